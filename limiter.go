@@ -1,0 +1,205 @@
+package reset
+
+import (
+	"container/heap"
+	"container/list"
+	"context"
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// A Limiter decides how often something may happen for a key. It is safe for
+// use from many goroutines. Package resettest tests implementations.
+type Limiter interface {
+	// Allow counts one event for key and returns nil, or returns a *LimitError
+	// and counts nothing: a refused call never prolongs the wait. Any other
+	// error is a failure of the limiter; what would have sent mail is then
+	// refused. Allow has 200 ms, after which the Service stops waiting for it.
+	Allow(ctx context.Context, key string, now time.Time) error
+}
+
+// Unlimited is the Limiter that allows everything.
+var Unlimited Limiter = unlimited{}
+
+type unlimited struct{}
+
+func (unlimited) Allow(context.Context, string, time.Time) error { return nil }
+
+// maxKeys bounds the memory of a MemoryLimiter to some 20 MB.
+const maxKeys = 1 << 16
+
+// A MemoryLimiter is a Limiter of one process: a token bucket for each key, by
+// golang.org/x/time/rate, full at first. A key in the form of an IPv6 /64
+// prefix, as [ClientIPBehind] gives it, is also charged to its /48, at ten
+// times the rate, since such a prefix is what one subscriber commonly holds.
+//
+// It remembers at most 65,536 keys. The one that was seen longest ago makes
+// room for a new one, but never one that has been exhausted and is not full
+// again; where only those are left, new keys are refused until the first of
+// them is. It starts no goroutine.
+type MemoryLimiter struct {
+	mu        sync.Mutex
+	limit     rate.Limit
+	burst     int
+	max       int
+	buckets   map[string]*bucket
+	seen      list.List   // of *bucket, those seen longest ago in front
+	exhausted refillQueue // buckets that may not be forgotten before they are full
+}
+
+// NewMemoryLimiter returns a MemoryLimiter that allows each key n events at
+// once and n more over each period. It panics unless both are positive.
+func NewMemoryLimiter(n int, period time.Duration) *MemoryLimiter {
+	if n <= 0 || period <= 0 {
+		panic("reset: NewMemoryLimiter: n and period must be positive")
+	}
+	return &MemoryLimiter{
+		limit:   rate.Limit(float64(n) / period.Seconds()),
+		burst:   n,
+		max:     maxKeys,
+		buckets: make(map[string]*bucket),
+	}
+}
+
+// A bucket is in exactly one of the limiter's two queues.
+type bucket struct {
+	key    string
+	tokens *rate.Limiter
+	seen   *list.Element // its place in MemoryLimiter.seen, or nil
+	index  int           // its place in MemoryLimiter.exhausted, where seen is nil
+	full   time.Time     // when an exhausted bucket is full again
+}
+
+// Allow implements Limiter. Its error is nil or a *LimitError.
+func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	own, err := l.bucket(key, 1, nil, now)
+	if err != nil {
+		return err
+	}
+	site, ok := siteOf(key)
+	if !ok {
+		return l.take(now, own)
+	}
+	shared, err := l.bucket(site, 10, own, now)
+	if err != nil {
+		return err
+	}
+	return l.take(now, own, shared)
+}
+
+// siteOf returns the /48 around an IPv6 /64 prefix.
+func siteOf(key string) (string, bool) {
+	p, err := netip.ParsePrefix(key)
+	if err != nil || p.Bits() != 64 {
+		return "", false
+	}
+	site, err := p.Addr().Prefix(48)
+	return site.String(), err == nil
+}
+
+// bucket returns the bucket of a key, making room for a new one at the expense
+// of any but keep.
+func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Time) (*bucket, error) {
+	b := l.buckets[key]
+	if b != nil {
+		if b.seen != nil {
+			l.seen.MoveToBack(b.seen)
+		}
+		return b, nil
+	}
+	for len(l.exhausted) > 0 && !l.exhausted[0].full.After(now) {
+		l.forget(l.exhausted[0]) // full: as good as new
+	}
+	if len(l.buckets) >= l.max {
+		oldest := l.seen.Front()
+		if oldest != nil && oldest.Value == keep {
+			oldest = oldest.Next()
+		}
+		if oldest == nil {
+			wait := time.Second
+			if len(l.exhausted) > 0 {
+				wait = l.exhausted[0].full.Sub(now)
+			}
+			return nil, &LimitError{RetryAfter: wait, Full: true}
+		}
+		l.forget(oldest.Value.(*bucket))
+	}
+	b = &bucket{key: key, tokens: rate.NewLimiter(l.limit*rate.Limit(factor), l.burst*factor)}
+	b.seen = l.seen.PushBack(b)
+	l.buckets[key] = b
+	return b, nil
+}
+
+func (l *MemoryLimiter) forget(b *bucket) {
+	if b.seen != nil {
+		l.seen.Remove(b.seen)
+	} else {
+		heap.Remove(&l.exhausted, b.index)
+	}
+	delete(l.buckets, b.key)
+}
+
+// take takes one token from each bucket, or none from any.
+func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
+	var wait time.Duration
+	for _, b := range buckets {
+		if lack := 1 - b.tokens.TokensAt(now); lack > 0 {
+			wait = max(wait, time.Duration(math.Ceil(lack/float64(b.tokens.Limit())*1e9)))
+		}
+	}
+	if wait > 0 {
+		return &LimitError{RetryAfter: wait}
+	}
+	for _, b := range buckets {
+		b.tokens.AllowN(now, 1)
+		l.file(b, now)
+	}
+	return nil
+}
+
+// file puts a bucket that has just given a token into the queue it belongs to.
+func (l *MemoryLimiter) file(b *bucket, now time.Time) {
+	left := b.tokens.TokensAt(now)
+	missing := (float64(b.tokens.Burst()) - left) / float64(b.tokens.Limit())
+	full := now.Add(time.Duration(missing * float64(time.Second)))
+	switch {
+	case b.seen == nil: // exhausted before, and not full since
+		b.full = full
+		heap.Fix(&l.exhausted, b.index)
+	case left < 1:
+		l.seen.Remove(b.seen)
+		b.seen, b.full = nil, full
+		heap.Push(&l.exhausted, b)
+	}
+}
+
+// refillQueue is a heap of buckets, the one that is full soonest on top.
+type refillQueue []*bucket
+
+func (q refillQueue) Len() int           { return len(q) }
+func (q refillQueue) Less(i, j int) bool { return q[i].full.Before(q[j].full) }
+func (q refillQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+func (q *refillQueue) Push(x any) {
+	b := x.(*bucket)
+	b.index = len(*q)
+	*q = append(*q, b)
+}
+
+func (q *refillQueue) Pop() any {
+	old := *q
+	b := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	return b
+}

@@ -1,0 +1,33 @@
+package reset
+
+import (
+	"context"
+	"time"
+)
+
+// A Mailer sends mail. It is safe for use from many goroutines.
+type Mailer interface {
+	// Send hands m to the mail system and returns nil once that has accepted
+	// it. An error that wraps ErrUndeliverable says that this message can never
+	// be delivered: it is given up. After any other error, a cancelled context
+	// included, the Service tries again until the mail expires. Send has 30 s.
+	Send(ctx context.Context, m Message) error
+}
+
+// A Message is one mail as a Mailer gets it: the facts, for hosts that render
+// or translate mail themselves, and the rendered text.
+//
+// Link and RevokeLink of a reset mail, and so Text and HTML, take the account
+// over: they belong in the mail and nowhere else.
+type Message struct {
+	ID         string   // the same for all attempts; forms the Message-ID
+	Kind       MailKind // MailReset or MailNotice
+	To         string   // the address as the host has stored it
+	Name       string   // the user's name, may be ""
+	Locale     string   // the user's language, may be ""
+	Link       string   // where a new password is set; of a notice, where to ask for a reset
+	RevokeLink string   // "it wasn't me"; "" in a notice
+	Expires    time.Time
+	Subject    string
+	Text, HTML string
+}

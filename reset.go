@@ -1,0 +1,667 @@
+// Package reset is the "I forgot my password" of a Go web app.
+//
+// PACKAGE DOC
+package reset
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopassreset/reset/internal/failpoint"
+)
+
+// The errors that callers and implementers tell apart. Errors may wrap them.
+var (
+	// ErrBadRequest is returned for input that can never succeed: a malformed
+	// address, MaxRequests out of range, no client.
+	ErrBadRequest = errors.New("reset: bad request")
+	// ErrTooManyRequests is matched by every *LimitError.
+	ErrTooManyRequests = errors.New("reset: too many requests")
+	// ErrInvalidActivation is returned by Store.Find, Store.Redeem and
+	// ChangePassword for an activation that is unknown, used, expired, revoked
+	// or whose user is gone. Which of these it is cannot be told.
+	ErrInvalidActivation = errors.New("reset: invalid activation")
+	// ErrNoUser is returned by Users where no account may be reset.
+	ErrNoUser = errors.New("reset: no such user")
+	// ErrNotChanged is wrapped by Users.SetPassword to say that the password is
+	// certainly as it was. It matters where the users are not in the store's
+	// database: any other error leaves the user's activations used up.
+	ErrNotChanged = errors.New("reset: password not changed")
+	// ErrUndeliverable is wrapped by Mailer.Send to give a mail up.
+	ErrUndeliverable = errors.New("reset: undeliverable")
+	// ErrGone is returned by Store.Issue when the mail's lease is lost.
+	ErrGone = errors.New("reset: lease lost")
+)
+
+// A LimitError tells how long to wait. It matches ErrTooManyRequests.
+type LimitError struct {
+	RetryAfter time.Duration
+	// Full says that the limiter has no room for another key: the limit is
+	// not the caller's.
+	Full bool
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%v: retry after %v", ErrTooManyRequests, e.RetryAfter)
+}
+
+// Is reports whether target is ErrTooManyRequests.
+func (e *LimitError) Is(target error) bool { return target == ErrTooManyRequests }
+
+// Users is the host's accounts. It is safe for use from many goroutines.
+type Users interface {
+	// FindByEmail returns the one user with an address, given in its canonical
+	// form: hosts compare it with lower(email), or keep [CanonicalAddress] in a
+	// column. It returns ErrNoUser where there is none, where there are several
+	// and where the account must not be reset by mail: disabled, single
+	// sign-on, administrators.
+	FindByEmail(ctx context.Context, address string) (User, error)
+	// HashPassword returns what SetPassword is to save. It is slow on purpose
+	// and runs outside of any transaction; at most GOMAXPROCS calls run at once.
+	HashPassword(ctx context.Context, password string) (string, error)
+	// SetPassword saves the hash and ends every session of the user. A store in
+	// the users' database hands it a transaction through ctx (storebun.IDB).
+	// It returns ErrNoUser if the user is gone, and an error that wraps
+	// ErrNotChanged if nothing was changed for certain.
+	SetPassword(ctx context.Context, userID, hash string) error
+}
+
+// A User is an account as the host has stored it.
+type User struct {
+	ID     string // at most 255 bytes
+	Email  string // mail goes here, never to the address that was typed
+	Name   string // for the mail's salutation, may be ""
+	Locale string // BCP 47, such as "de" or "pt-BR", for mail; may be ""
+}
+
+// Config shapes a Service. The first four fields are required.
+type Config struct {
+	Users  Users
+	Store  Store
+	Mailer Mailer
+	// BaseURL is where Pages is mounted, such as
+	// "https://app.example.com/account". Links, form actions and redirects are
+	// built from it, never from a Host header. It is an https URL, or http on a
+	// loopback address, without query, fragment or userinfo.
+	BaseURL string
+
+	// APIKeys are the keys that Handler accepts, each of at least 32
+	// characters. Several can be active for rotation. Without any, Handler
+	// panics.
+	APIKeys []string
+
+	// ResetURL is where mailed links lead, for single-page apps: on the origin
+	// of BaseURL, it gets the query parameter "activation". Defaults to
+	// BaseURL + "/reset".
+	ResetURL string
+	// SignInURL is linked where the password has been changed. Defaults to no
+	// link.
+	SignInURL string
+	// SupportURL is linked from pages and mail, http(s) or mailto. Defaults to
+	// no link.
+	SupportURL string
+	// Brand is how pages and mail look. Defaults to the host of BaseURL.
+	Brand Brand
+	// Templates overrides templates and message catalogues one by one; see the
+	// README of the templates folder. Defaults to the built-in ones.
+	Templates fs.FS
+
+	// TTL is how long a request lives, 5 minutes to 24 hours. Defaults to 60
+	// minutes.
+	TTL time.Duration
+	// MaxRequests is how many live requests a user may have, unless a trusted
+	// caller says otherwise. Defaults to 3.
+	MaxRequests int
+	// MaxRequestsCeiling is the most that a trusted caller may ask for.
+	// Defaults to 100.
+	MaxRequestsCeiling int
+	// PerClient limits what one client may ask for in public. Defaults to 20 a
+	// minute in the memory of this process.
+	PerClient Limiter
+	// PerAddress limits the requests of trusted callers for one address, known
+	// or not. Defaults to Unlimited: MaxRequests bounds the mail.
+	PerAddress Limiter
+	// ClientIP returns the key for PerClient of a request to Pages. Defaults to
+	// ClientIPBehind(), which believes no header.
+	ClientIP func(*http.Request) string
+	// MinPassword is the shortest password, in Unicode code points, at least 8.
+	// Defaults to 8; 15 is advised where the password is the only factor (NIST
+	// SP 800-63B-4, 3.1.1.2).
+	MinPassword int
+	// CheckPassword is asked after the built-in rules, for instance to look a
+	// password up among breached ones. It refuses with a *PasswordError; any
+	// other error fails the change. Defaults to no further rule.
+	CheckPassword func(ctx context.Context, u User, password string) error
+	// Workers is how many mails Run sends at a time. Defaults to 4.
+	Workers int
+	// Logger gets the events, each a record with the attribute "event". No
+	// record holds an activation, a link, a password or the address of somebody
+	// who has no account. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Brand is what pages and mail show of the host.
+type Brand struct {
+	Name  string // defaults to the host name of BaseURL
+	Logo  string // path or URL of an image on the origin of BaseURL, for pages; defaults to the name in letters
+	Color string // of buttons and links, "#rrggbb"; defaults to a dark blue
+}
+
+const (
+	minTTL, defaultTTL, maxTTL = 5 * time.Minute, time.Hour, 24 * time.Hour
+	noticeTTL                  = 24 * time.Hour
+	defaultMaxRequests         = 3
+	defaultCeiling             = 100
+	defaultMinPassword         = 8
+	defaultWorkers             = 4
+	minKeyLength               = 32
+	maxUserID                  = 255 // bytes
+	limiterPatience            = 200 * time.Millisecond
+	hashPatience               = 5 * time.Second
+	maxAskDelay                = 2 * time.Second
+)
+
+// A Service resets passwords. It is safe for use from many goroutines.
+type Service struct {
+	cfg    Config
+	base   *url.URL
+	render *renderer
+	log    *slog.Logger
+	random io.Reader
+	hash   chan struct{} // a slot for each HashPassword at work
+	wake   chan struct{} // tells Run that mail is due
+	ran    atomic.Bool   // Run was called
+	warned atomic.Bool   // about X-Forwarded-For
+}
+
+// New checks cfg and returns a Service. Its error names the field at fault.
+// New starts nothing: mail is sent while Run runs.
+func New(cfg Config) (*Service, error) {
+	base, err := checkConfig(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("reset: Config.%w", err)
+	}
+	r, err := newRenderer(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
+	}
+	return &Service{
+		cfg:    cfg,
+		base:   base,
+		render: r,
+		log:    cfg.Logger,
+		random: rand.Reader,
+		hash:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+		wake:   make(chan struct{}, 1),
+	}, nil
+}
+
+// checkConfig fills in the defaults. Its error begins with a field's name.
+func checkConfig(c *Config) (base *url.URL, err error) {
+	switch {
+	case c.Users == nil:
+		return nil, errors.New("Users is required")
+	case c.Store == nil:
+		return nil, errors.New("Store is required")
+	case c.Mailer == nil:
+		return nil, errors.New("Mailer is required")
+	}
+	c.BaseURL = strings.TrimSuffix(c.BaseURL, "/")
+	if base, err = checkURL(c.BaseURL); err != nil {
+		return nil, fmt.Errorf("BaseURL: %w", err)
+	}
+	if c.ResetURL == "" {
+		c.ResetURL = c.BaseURL + "/reset"
+	}
+	if u, err := checkURL(c.ResetURL); err != nil {
+		return nil, fmt.Errorf("ResetURL: %w", err)
+	} else if u.Scheme != base.Scheme || u.Host != base.Host {
+		return nil, errors.New("ResetURL: not on the origin of BaseURL")
+	}
+	if err := checkLink(c.SignInURL, "https", "http"); err != nil {
+		return nil, fmt.Errorf("SignInURL: %w", err)
+	}
+	if err := checkLink(c.SupportURL, "https", "http", "mailto"); err != nil {
+		return nil, fmt.Errorf("SupportURL: %w", err)
+	}
+	for i, key := range c.APIKeys {
+		if len(key) < minKeyLength {
+			return nil, fmt.Errorf("APIKeys[%d]: shorter than %d characters", i, minKeyLength)
+		}
+		if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
+			return nil, fmt.Errorf("APIKeys[%d]: has a character other than visible ASCII, or a comma", i)
+		}
+	}
+	if c.TTL, err = inRange(c.TTL, minTTL, defaultTTL, maxTTL); err != nil {
+		return nil, fmt.Errorf("TTL: %w", err)
+	}
+	if c.MaxRequestsCeiling, err = inRange(c.MaxRequestsCeiling, 1, defaultCeiling, 10_000); err != nil {
+		return nil, fmt.Errorf("MaxRequestsCeiling: %w", err)
+	}
+	if c.MaxRequests, err = inRange(c.MaxRequests, 1, min(defaultMaxRequests, c.MaxRequestsCeiling), c.MaxRequestsCeiling); err != nil {
+		return nil, fmt.Errorf("MaxRequests: %w", err)
+	}
+	if c.MinPassword, err = inRange(c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes); err != nil {
+		return nil, fmt.Errorf("MinPassword: %w", err)
+	}
+	if c.Workers, err = inRange(c.Workers, 1, defaultWorkers, 1000); err != nil {
+		return nil, fmt.Errorf("Workers: %w", err)
+	}
+	if c.PerClient == nil {
+		c.PerClient = NewMemoryLimiter(20, time.Minute)
+	}
+	if c.PerAddress == nil {
+		c.PerAddress = Unlimited
+	}
+	if c.ClientIP == nil {
+		c.ClientIP = ClientIPBehind()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Brand.Name == "" {
+		c.Brand.Name = base.Hostname()
+	}
+	if err := c.Brand.check(base); err != nil {
+		return nil, fmt.Errorf("Brand.%w", err)
+	}
+	return base, nil
+}
+
+// inRange replaces the zero value by def.
+func inRange[T int | time.Duration](v, low, def, high T) (T, error) {
+	if v == 0 {
+		v = def
+	}
+	if v < low || v > high {
+		return 0, fmt.Errorf("%v is not between %v and %v", v, low, high)
+	}
+	return v, nil
+}
+
+// checkURL parses a URL that secrets may be sent to.
+func checkURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	ip, _ := netip.ParseAddr(u.Hostname())
+	loopback := ip.IsLoopback() || u.Hostname() == "localhost"
+	switch {
+	case u.Host == "" || u.Opaque != "":
+		return nil, errors.New("not an absolute URL")
+	case u.Scheme != "https" && !(u.Scheme == "http" && loopback):
+		return nil, errors.New("neither https nor http on a loopback address")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
+		return nil, errors.New("has userinfo, a query or a fragment")
+	}
+	return u, nil
+}
+
+// checkLink checks an optional URL that is only shown.
+func checkLink(s string, schemes ...string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("not a URL")
+	}
+	for _, scheme := range schemes {
+		if u.Scheme == scheme && (u.Host != "" || scheme == "mailto") {
+			return nil
+		}
+	}
+	return fmt.Errorf("not an absolute URL with one of the schemes %s", strings.Join(schemes, ", "))
+}
+
+// RequestOptions are what a trusted caller may say about a request.
+type RequestOptions struct {
+	// MaxRequests is how many live requests the user may have. Defaults to
+	// Config.MaxRequests.
+	MaxRequests int
+	// PreventEmailSending leaves it to the caller to deliver the activation.
+	// The request counts like any other, also for the public pages. The mail
+	// that tells of the changed password is sent all the same.
+	PreventEmailSending bool
+}
+
+// RequestReset is for trusted callers only. Its result, its error and its
+// timing tell whether an address has an account, and the activation that it
+// returns takes that account over. Never forward a browser's JSON to it (it
+// could set MaxRequests), nor its answer to a browser or a log. For a form use
+// Forgot or Pages.
+//
+// It returns the activation of a new request, 24 characters that ChangePassword
+// takes, and queues a mail with another one unless that is prevented. If no
+// user has the address it returns "" and no error. Errors wrap ErrBadRequest
+// for a malformed address or MaxRequests out of range; they match
+// ErrTooManyRequests, as a *LimitError, where the user has as many live
+// requests as allowed, and then nothing has changed. Any other error is a
+// failure of the host's accounts, store or limiter.
+func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptions) (activation string, err error) {
+	address, err := CanonicalAddress(email)
+	if err != nil {
+		return "", err
+	}
+	if o.MaxRequests == 0 {
+		o.MaxRequests = s.cfg.MaxRequests
+	}
+	if o.MaxRequests < 1 || o.MaxRequests > s.cfg.MaxRequestsCeiling {
+		return "", fmt.Errorf("%w: MaxRequests: %d is not between 1 and %d", ErrBadRequest, o.MaxRequests, s.cfg.MaxRequestsCeiling)
+	}
+	if err := s.allow(ctx, s.cfg.PerAddress, "address", address); err != nil {
+		return "", err
+	}
+	user, err := s.findUser(ctx, address)
+	if errors.Is(err, ErrNoUser) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	id, err := s.newID(now)
+	if err != nil {
+		return "", err
+	}
+	activation, a, err := s.mint(user, id, now.Add(s.cfg.TTL))
+	if err != nil {
+		return "", err
+	}
+	var m *Mail
+	if !o.PreventEmailSending {
+		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: now, Expires: a.Expires}
+	}
+	if err := s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m); err != nil {
+		return "", fmt.Errorf("reset: issue: %w", err)
+	}
+	failpoint.Hit("issued")
+	if m != nil {
+		s.wakeRun()
+	}
+	return activation, nil
+}
+
+// Forgot takes an ask from the public: it mails a link to the user who has the
+// address, if there is one. Neither its result nor its timing depends on that:
+// it writes down the ask and leaves the rest to Run.
+//
+// client is the key for Config.PerClient, as Config.ClientIP gives it. Errors
+// wrap ErrBadRequest for a malformed address or an empty client, match
+// ErrTooManyRequests, as a *LimitError, or are a failure of store or limiter.
+func (s *Service) Forgot(ctx context.Context, email, client string) error {
+	return s.forgot(ctx, email, client, "")
+}
+
+func (s *Service) forgot(ctx context.Context, email, client, locale string) error {
+	address, err := CanonicalAddress(email)
+	if err != nil {
+		return err
+	}
+	if client == "" {
+		return fmt.Errorf("%w: no client", ErrBadRequest)
+	}
+	if err := s.allow(ctx, s.cfg.PerClient, "client", client); err != nil {
+		return err
+	}
+	now := time.Now()
+	id, err := s.newID(now)
+	if err != nil {
+		return err
+	}
+	// A random start keeps the work for an ask, and the order in which mails
+	// arrive, from following at once what was asked.
+	delay, err := s.randomDuration(maxAskDelay)
+	if err != nil {
+		return err
+	}
+	err = s.cfg.Store.Enqueue(ctx, Mail{
+		ID: id, Kind: MailReset, Email: address, Locale: locale,
+		Due: now.Add(delay), Expires: now.Add(s.cfg.TTL),
+	})
+	if err != nil {
+		return fmt.Errorf("reset: enqueue: %w", err)
+	}
+	return nil
+}
+
+// ChangePassword uses an activation up: it saves the new password through
+// Users.SetPassword, ends every other activation of the user and queues the
+// mail that tells of the change.
+//
+// Errors: ErrInvalidActivation for one that is unknown, used, expired or
+// revoked, or whose user is gone; a *PasswordError for a password that is
+// refused. Neither uses the activation up. Any other error is a failure, of
+// the host's or the store's, or too many changes at once. Whether it used the
+// activation up is told by Store.Redeem.
+func (s *Service) ChangePassword(ctx context.Context, activation, newPassword string) error {
+	a, user, err := s.find(ctx, activation)
+	if err != nil {
+		return err
+	}
+	if err := checkPassword(user, newPassword, s.cfg.MinPassword); err != nil {
+		return err
+	}
+	if s.cfg.CheckPassword != nil {
+		if err := s.cfg.CheckPassword(ctx, user, newPassword); err != nil {
+			return fmt.Errorf("reset: check password: %w", err)
+		}
+	}
+	hash, err := s.hashPassword(ctx, a, newPassword)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	id, err := s.newID(now)
+	if err != nil {
+		return err
+	}
+	notice := Mail{
+		ID: id, Kind: MailNotice, UserID: user.ID, Email: user.Email, Name: user.Name, Locale: user.Locale,
+		Due: now, Expires: now.Add(noticeTTL),
+	}
+	err = s.cfg.Store.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+		failpoint.Hit("claimed")
+		err := s.cfg.Users.SetPassword(ctx, user.ID, hash)
+		failpoint.Hit("set")
+		if errors.Is(err, ErrNoUser) && !errors.Is(err, ErrNotChanged) {
+			return fmt.Errorf("%w: %w", ErrNotChanged, err)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNoUser):
+		return ErrInvalidActivation
+	case err != nil:
+		return fmt.Errorf("reset: redeem: %w", err)
+	}
+	s.event(ctx, slog.LevelInfo, "password_changed", "user", user.ID)
+	s.wakeRun()
+	return nil
+}
+
+// Revoke ends every activation of a user and takes back the mails that would
+// bring new ones. The host calls it when a password or an address was changed
+// by other means.
+func (s *Service) Revoke(ctx context.Context, userID string) error {
+	if err := s.cfg.Store.Revoke(ctx, userID); err != nil {
+		return fmt.Errorf("reset: revoke: %w", err)
+	}
+	return nil
+}
+
+// find returns a live activation and its user, if that still has the address
+// that the activation was issued for.
+func (s *Service) find(ctx context.Context, activation string) (Activation, User, error) {
+	h, ok := hashActivation(activation)
+	if !ok {
+		return Activation{}, User{}, ErrInvalidActivation
+	}
+	a, err := s.cfg.Store.Find(ctx, time.Now(), h)
+	if err != nil {
+		return Activation{}, User{}, fmt.Errorf("reset: find: %w", err)
+	}
+	address, err := CanonicalAddress(a.Email)
+	if err != nil {
+		return Activation{}, User{}, ErrInvalidActivation
+	}
+	user, err := s.findUser(ctx, address)
+	if errors.Is(err, ErrNoUser) || err == nil && user.ID != a.UserID {
+		return Activation{}, User{}, ErrInvalidActivation
+	}
+	return a, user, err
+}
+
+// findUser looks a user up by a canonical address and believes the answer only
+// if it has that address: collations know more letters to be equal than we do.
+func (s *Service) findUser(ctx context.Context, address string) (User, error) {
+	user, err := s.cfg.Users.FindByEmail(ctx, address)
+	if err != nil {
+		return User{}, fmt.Errorf("reset: find user: %w", err)
+	}
+	stored, err := CanonicalAddress(user.Email)
+	if err != nil || stored != address {
+		s.event(ctx, slog.LevelWarn, "user_mismatch", "user", user.ID)
+		return User{}, fmt.Errorf("%w: FindByEmail returned a user with another address", ErrNoUser)
+	}
+	if user.ID == "" || len(user.ID) > maxUserID {
+		return User{}, fmt.Errorf("reset: find user: User.ID has %d bytes, not 1 to %d", len(user.ID), maxUserID)
+	}
+	return user, nil
+}
+
+// hashPassword waits for its turn and then makes sure that the work is not in
+// vain.
+func (s *Service) hashPassword(ctx context.Context, a Activation, password string) (string, error) {
+	patience := time.NewTimer(hashPatience)
+	defer patience.Stop()
+	select {
+	case s.hash <- struct{}{}:
+		defer func() { <-s.hash }()
+	case <-patience.C:
+		return "", errors.New("reset: hash password: too many at once")
+	case <-ctx.Done():
+		return "", fmt.Errorf("reset: hash password: %w", context.Cause(ctx))
+	}
+	if _, err := s.cfg.Store.Find(ctx, time.Now(), a.Hash); err != nil {
+		return "", fmt.Errorf("reset: find: %w", err)
+	}
+	hash, err := s.cfg.Users.HashPassword(ctx, password)
+	if err != nil {
+		return "", fmt.Errorf("reset: hash password: %w", err)
+	}
+	return hash, nil
+}
+
+// allow asks a limiter, with patience for one that is elsewhere.
+func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error {
+	err := allowInTime(ctx, l, key)
+	var limit *LimitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &limit):
+		s.event(ctx, slog.LevelError, "limiter_failed", "limiter", name, "error", err)
+		return fmt.Errorf("reset: limit per %s: %w", name, err)
+	case limit.Full:
+		s.event(ctx, slog.LevelWarn, "limiter_full", "limiter", name)
+	}
+	return fmt.Errorf("reset: limit per %s: %w", name, limit)
+}
+
+func allowInTime(ctx context.Context, l Limiter, key string) error {
+	now := time.Now()
+	switch l.(type) {
+	case unlimited, *MemoryLimiter:
+		return l.Allow(ctx, key, now)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limiterPatience)
+	answer := make(chan error, 1)
+	go func() { // a limiter that ignores its context must not hold us
+		defer cancel()
+		err := errors.New("limiter panicked")
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("limiter panicked with a %T", p)
+			}
+			answer <- err
+		}()
+		err = l.Allow(ctx, key, now)
+	}()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("no answer: %w", ctx.Err())
+	}
+}
+
+// mint makes an activation and its record.
+func (s *Service) mint(u User, request ID, expires time.Time) (string, Activation, error) {
+	var b [18]byte
+	if _, err := io.ReadFull(s.random, b[:]); err != nil {
+		return "", Activation{}, fmt.Errorf("reset: random source: %w", err)
+	}
+	activation := base64.RawURLEncoding.EncodeToString(b[:])
+	return activation, Activation{
+		Hash: sha256.Sum256([]byte(activation)), Request: request, UserID: u.ID, Email: u.Email, Expires: expires,
+	}, nil
+}
+
+// hashActivation returns the hash of anything that has the form of an
+// activation.
+func hashActivation(activation string) (Hash, bool) {
+	// 24 characters that decode to 18 bytes: no padding, none of the newlines
+	// that the decoder would pass over.
+	b, err := base64.RawURLEncoding.Strict().DecodeString(activation)
+	if err != nil || len(b) != 18 || len(activation) != 24 {
+		return Hash{}, false
+	}
+	return sha256.Sum256([]byte(activation)), true
+}
+
+func (s *Service) newID(now time.Time) (id ID, err error) {
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16)
+	if _, err := io.ReadFull(s.random, id[6:]); err != nil {
+		return ID{}, fmt.Errorf("reset: random source: %w", err)
+	}
+	return id, nil
+}
+
+// randomDuration returns a duration in [0, most), uniform to the millisecond.
+func (s *Service) randomDuration(most time.Duration) (time.Duration, error) {
+	n, err := rand.Int(s.random, big.NewInt(most.Milliseconds()))
+	if err != nil {
+		return 0, fmt.Errorf("reset: random source: %w", err)
+	}
+	return time.Duration(n.Int64()) * time.Millisecond, nil
+}
+
+func (s *Service) wakeRun() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// event logs one record.
+func (s *Service) event(ctx context.Context, level slog.Level, name string, attrs ...any) {
+	s.log.Log(ctx, level, "reset: "+strings.ReplaceAll(name, "_", " "), append([]any{"event", name}, attrs...)...)
+}
