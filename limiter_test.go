@@ -1,0 +1,166 @@
+package reset_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func wait(t *testing.T, l reset.Limiter, key string, at time.Time) *reset.LimitError {
+	t.Helper()
+	err := l.Allow(t.Context(), key, at)
+	if err == nil {
+		return nil
+	}
+	var limit *reset.LimitError
+	if !errors.As(err, &limit) || !errors.Is(err, reset.ErrTooManyRequests) || limit.RetryAfter <= 0 {
+		t.Fatalf("Allow(%q) = %v; want nil or a *LimitError", key, err)
+	}
+	return limit
+}
+
+func TestMemoryLimiterRefills(t *testing.T) {
+	l := reset.NewMemoryLimiter(3, time.Minute) // one every 20 s
+	for i := range 3 {
+		if e := wait(t, l, "a", noon); e != nil {
+			t.Fatalf("event %d: %v", i, e)
+		}
+	}
+	for range 100 { // refused calls do not prolong the wait
+		if e := wait(t, l, "a", noon); e == nil || e.RetryAfter.Round(time.Millisecond) != 20*time.Second {
+			t.Fatalf("RetryAfter = %v; want 20 s", e)
+		}
+	}
+	if e := wait(t, l, "b", noon); e != nil {
+		t.Errorf("another key is refused: %v", e)
+	}
+	if e := wait(t, l, "a", noon.Add(19*time.Second)); e == nil {
+		t.Error("allowed 1 s too early")
+	}
+	if e := wait(t, l, "a", noon.Add(20*time.Second)); e != nil {
+		t.Errorf("refused when the time was up: %v", e)
+	}
+	if e := wait(t, l, "a", noon.Add(-time.Hour)); e == nil {
+		t.Error("a clock that jumps back gives an event away")
+	}
+}
+
+func TestMemoryLimiterSite(t *testing.T) {
+	l := reset.NewMemoryLimiter(2, time.Minute)
+	allowed := 0
+	for i := range 1000 { // many /64 of one /48
+		if wait(t, l, fmt.Sprintf("2001:db8:1:%x::/64", i), noon) == nil {
+			allowed++
+		}
+	}
+	if allowed != 20 {
+		t.Errorf("%d events of one /48 are allowed; want 20", allowed)
+	}
+	if e := wait(t, l, "2001:db8:2::/64", noon); e != nil {
+		t.Errorf("another /48 is refused: %v", e)
+	}
+	// What the /48 refuses must not be charged to the /64.
+	if e := wait(t, l, "2001:db8:1:ffff::/64", noon); e == nil || e.RetryAfter.Round(time.Millisecond) != 3*time.Second {
+		t.Errorf("RetryAfter = %v; want 3 s, the refill of the /48", e)
+	}
+	for range 2 {
+		if e := wait(t, l, "2001:db8:1:ffff::/64", noon.Add(6*time.Second)); e != nil {
+			t.Errorf("the /64 was charged for a refused event: %v", e)
+		}
+	}
+}
+
+func TestMemoryLimiterForgetsTheOldest(t *testing.T) {
+	l := reset.NewMemoryLimiter(2, time.Minute)
+	l.SetMaxKeys(10)
+	wait(t, l, "exhausted", noon)
+	wait(t, l, "exhausted", noon)
+	for i := range 10_000 { // pressure
+		wait(t, l, fmt.Sprint(i), noon)
+	}
+	if n := l.Keys(); n > 10 {
+		t.Errorf("%d keys are remembered; want 10 at most", n)
+	}
+	if wait(t, l, "exhausted", noon) == nil {
+		t.Error("an exhausted key was forgotten under pressure")
+	}
+	// 30 s later it gives one event; it is not full before 60 s have passed.
+	if e := wait(t, l, "exhausted", noon.Add(30*time.Second)); e != nil {
+		t.Errorf("refused when the time was up: %v", e)
+	}
+	for i := range 100 {
+		wait(t, l, fmt.Sprint("again", i), noon.Add(59*time.Second))
+	}
+	if e := wait(t, l, "exhausted", noon.Add(59*time.Second)); e == nil {
+		t.Error("an exhausted key was forgotten before it was full")
+	}
+}
+
+func TestMemoryLimiterFull(t *testing.T) {
+	l := reset.NewMemoryLimiter(1, time.Minute)
+	l.SetMaxKeys(3)
+	for i := range 3 {
+		wait(t, l, fmt.Sprint(i), noon.Add(time.Duration(i)*time.Second))
+	}
+	e := wait(t, l, "new", noon.Add(3*time.Second))
+	if e == nil || !e.Full || e.RetryAfter.Round(time.Millisecond) != 57*time.Second {
+		t.Errorf("a new key in a full table: %+v; want Full, RetryAfter 57 s", e)
+	}
+	if e := wait(t, l, "new", noon.Add(60*time.Second)); e != nil {
+		t.Errorf("refused after the first was full again: %v", e)
+	}
+}
+
+func TestMemoryLimiterManyKeys(t *testing.T) {
+	l := reset.NewMemoryLimiter(20, time.Minute)
+	for i := range 200_000 {
+		wait(t, l, fmt.Sprint(i), noon)
+	}
+	if n := l.Keys(); n != 1<<16 {
+		t.Errorf("%d keys are remembered; want 65536", n)
+	}
+}
+
+func TestMemoryLimiterParallel(t *testing.T) {
+	l := reset.NewMemoryLimiter(50, time.Hour)
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if l.Allow(t.Context(), "2001:db8::/64", noon) == nil {
+				allowed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := allowed.Load(); n != 50 {
+		t.Errorf("%d of 200 parallel events are allowed; want 50", n)
+	}
+}
+
+func TestUnlimited(t *testing.T) {
+	for range 1000 {
+		if err := reset.Unlimited.Allow(t.Context(), "a", noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkMemoryLimiter(b *testing.B) {
+	l := reset.NewMemoryLimiter(20, time.Minute)
+	keys := make([]string, 100_000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("2001:db8:%x:%x::/64", i>>4, i)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		l.Allow(b.Context(), keys[i%len(keys)], noon.Add(time.Duration(i)*time.Millisecond))
+	}
+}
