@@ -1,0 +1,418 @@
+package resettest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+var _ reset.Store = (*MemStore)(nil)
+
+// claimTime is how long a claim lasts unless it is settled.
+const claimTime = 60 * time.Second
+
+// A MemStore is a reset.Store in memory: the contract as a program, for tests
+// and to compare other stores with. Its zero value is ready for use. It does
+// not outlive the process and looks at every record for every call.
+type MemStore struct {
+	// UsersElsewhere says that the users are not in the same database; see
+	// reset.Store.Redeem. Otherwise apply is taken to undo what it did when it
+	// fails. It must be set before the store is used.
+	UsersElsewhere bool
+
+	mu          sync.Mutex
+	activations map[reset.Hash]*activation
+	mails       map[reset.ID]*reset.Mail
+	claims      map[string]*claim        // by user
+	redeeming   map[string]chan struct{} // by user; closed when apply and what follows it are over
+}
+
+type activation struct {
+	reset.Activation
+	claim *claim // nil: not claimed
+}
+
+func (a *activation) live(now time.Time) bool {
+	return a.claim == nil && now.Before(a.Expires)
+}
+
+type claim struct {
+	until time.Time
+}
+
+// Enqueue implements reset.Store.
+func (s *MemStore) Enqueue(ctx context.Context, m reset.Mail) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if s.mails[m.ID] != nil {
+		return fmt.Errorf("resettest: mail %v exists", m.ID)
+	}
+	s.add(m)
+	return nil
+}
+
+// Issue implements reset.Store.
+func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+	if max < 1 {
+		return fmt.Errorf("resettest: at most %d requests", max)
+	}
+	if err := s.beginFor(ctx, a.UserID); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	now = millis(now)
+	leased := m != nil && m.Lease != reset.ID{}
+	if leased && !s.holds(m, a.UserID) {
+		return reset.ErrGone
+	}
+	if wait := s.wait(now, a.UserID, max); wait > 0 && !s.hasLive(now, a.UserID, a.Request) {
+		return &reset.LimitError{RetryAfter: wait}
+	}
+	if s.activations[a.Hash] != nil {
+		return errors.New("resettest: activation exists")
+	}
+	if m != nil && !leased && s.mails[m.ID] != nil {
+		return fmt.Errorf("resettest: mail %v exists", m.ID)
+	}
+
+	a.Expires = millis(a.Expires)
+	s.activations[a.Hash] = &activation{Activation: a}
+	switch {
+	case leased:
+		s.mails[m.ID].UserID = a.UserID
+		s.mails[m.ID].Due = millis(m.Due)
+	case m != nil:
+		s.add(*m)
+	}
+	return nil
+}
+
+// holds reports whether m is held under its lease and may be the user's.
+func (s *MemStore) holds(m *reset.Mail, userID string) bool {
+	queued := s.mails[m.ID]
+	return queued != nil && queued.Lease == m.Lease &&
+		queued.Kind == reset.MailReset && (queued.UserID == "" || queued.UserID == userID)
+}
+
+// wait returns how long it takes until fewer than max requests of a user are
+// live; zero if that is so now.
+func (s *MemStore) wait(now time.Time, userID string, max int) time.Duration {
+	requests := make(map[reset.ID]time.Time)
+	for _, a := range s.activations {
+		if a.UserID == userID && a.live(now) {
+			requests[a.Request] = a.Expires
+		}
+	}
+	over := len(requests) - max
+	if over < 0 {
+		return 0
+	}
+	var ends []time.Time
+	for _, end := range requests {
+		ends = append(ends, end)
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	return ends[over].Sub(now)
+}
+
+func (s *MemStore) hasLive(now time.Time, userID string, request reset.ID) bool {
+	for _, a := range s.activations {
+		if a.UserID == userID && a.Request == request && a.live(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Find implements reset.Store.
+func (s *MemStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+	if err := s.begin(ctx); err != nil {
+		return reset.Activation{}, err
+	}
+	defer s.mu.Unlock()
+	a := s.activations[h]
+	if a == nil || !a.live(millis(now)) {
+		return reset.Activation{}, reset.ErrInvalidActivation
+	}
+	return a.Activation, nil
+}
+
+// Redeem implements reset.Store.
+//
+// apply may call every method, except that for the same user it may call only
+// Find and Revoke, with the context that it was given.
+func (s *MemStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+	if s.UsersElsewhere {
+		return s.redeemElsewhere(ctx, millis(now), a, notice, apply)
+	}
+	return s.redeemHere(ctx, millis(now), a, notice, apply)
+}
+
+// redeemHere makes every other call for the user wait until apply is over, as
+// a lock in a database would.
+func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+	over, err := s.lockUser(ctx, now, a)
+	if err != nil {
+		return err
+	}
+	done := false
+	defer func() { // whether apply returns or panics
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if done {
+			s.fulfil(a.UserID, notice)
+		}
+		delete(s.redeeming, a.UserID)
+		close(over)
+	}()
+	if err := apply(context.WithValue(ctx, insideKey{s}, a.UserID)); err != nil {
+		return fmt.Errorf("resettest: apply: %w", err)
+	}
+	done = true
+	return nil
+}
+
+func (s *MemStore) lockUser(ctx context.Context, now time.Time, a reset.Activation) (over chan struct{}, err error) {
+	if err := s.beginFor(ctx, a.UserID); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	if !s.redeemable(now, a) {
+		return nil, reset.ErrInvalidActivation
+	}
+	over = make(chan struct{})
+	s.redeeming[a.UserID] = over
+	return over, nil
+}
+
+func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+	c, err := s.claim(ctx, now, a)
+	if err != nil {
+		return err
+	}
+	settle := func() {} // a panic leaves the activations used up
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		settle()
+		if s.claims[a.UserID] == c {
+			delete(s.claims, a.UserID)
+		}
+	}()
+	err = apply(ctx)
+	var refused *reset.PasswordError
+	switch {
+	case err == nil:
+		settle = func() { s.fulfil(a.UserID, notice) }
+		return nil
+	case errors.Is(err, reset.ErrNotChanged), errors.As(err, &refused):
+		settle = func() { s.giveBack(c) }
+	}
+	return fmt.Errorf("resettest: apply: %w", err)
+}
+
+func (s *MemStore) claim(ctx context.Context, now time.Time, a reset.Activation) (*claim, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	held := s.claims[a.UserID]
+	if held != nil && now.Before(held.until) || !s.redeemable(now, a) {
+		return nil, reset.ErrInvalidActivation
+	}
+	c := &claim{until: now.Add(claimTime)}
+	s.claims[a.UserID] = c
+	for _, other := range s.activations {
+		if other.UserID == a.UserID && other.live(now) {
+			other.claim = c
+		}
+	}
+	return c, nil
+}
+
+func (s *MemStore) giveBack(c *claim) {
+	for _, a := range s.activations {
+		if a.claim == c {
+			a.claim = nil
+		}
+	}
+}
+
+func (s *MemStore) redeemable(now time.Time, a reset.Activation) bool {
+	stored := s.activations[a.Hash]
+	return stored != nil && stored.UserID == a.UserID && stored.live(now)
+}
+
+func (s *MemStore) fulfil(userID string, notice reset.Mail) {
+	s.revoke(userID)
+	s.add(notice)
+}
+
+// Revoke implements reset.Store.
+func (s *MemStore) Revoke(ctx context.Context, userID string) error {
+	if s.inside(ctx, userID) {
+		return nil // apply's success does it anyway, its failure would undo it
+	}
+	if err := s.beginFor(ctx, userID); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	s.revoke(userID)
+	return nil
+}
+
+func (s *MemStore) revoke(userID string) {
+	for h, a := range s.activations {
+		if a.UserID == userID {
+			delete(s.activations, h)
+		}
+	}
+	for id, m := range s.mails {
+		if m.Kind == reset.MailReset && m.UserID == userID {
+			delete(s.mails, id)
+		}
+	}
+}
+
+// Lease implements reset.Store.
+func (s *MemStore) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	now, until = millis(now), millis(until)
+	var due []*reset.Mail
+	for _, m := range s.mails {
+		if !m.Due.After(now) && now.Before(m.Expires) {
+			due = append(due, m)
+		}
+	}
+	slices.SortFunc(due, func(a, b *reset.Mail) int { return a.Due.Compare(b.Due) })
+	var leased []reset.Mail
+	for _, m := range due[:min(n, len(due))] {
+		m.Due, m.Lease, m.Attempts = until, newID(now), m.Attempts+1
+		leased = append(leased, *m)
+	}
+	return leased, nil
+}
+
+// Settle implements reset.Store.
+func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	for _, d := range done {
+		m := s.mails[d.Mail]
+		switch {
+		case m == nil || m.Lease != d.Lease || m.Lease == reset.ID{}:
+		case d.Retry.IsZero():
+			delete(s.mails, d.Mail)
+		default:
+			m.Due, m.Lease = millis(d.Retry), reset.ID{}
+		}
+	}
+	return nil
+}
+
+// Purge implements reset.Store.
+func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	if err := s.begin(ctx); err != nil {
+		return 0, err
+	}
+	defer s.mu.Unlock()
+	now = millis(now)
+	removed := 0
+	expired := func(end time.Time) bool {
+		if removed == n || end.After(now) {
+			return false
+		}
+		removed++
+		return true
+	}
+	for h, a := range s.activations {
+		if expired(a.Expires) {
+			delete(s.activations, h)
+		}
+	}
+	for id, m := range s.mails {
+		if expired(m.Expires) {
+			delete(s.mails, id)
+		}
+	}
+	for userID, c := range s.claims {
+		if expired(c.until) {
+			delete(s.claims, userID)
+		}
+	}
+	return removed, nil
+}
+
+// begin starts a transaction, which ends when s.mu is unlocked.
+func (s *MemStore) begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("resettest: %w", err)
+	}
+	s.mu.Lock()
+	if s.activations == nil {
+		s.activations = make(map[reset.Hash]*activation)
+		s.mails = make(map[reset.ID]*reset.Mail)
+		s.claims = make(map[string]*claim)
+		s.redeeming = make(map[string]chan struct{})
+	}
+	return nil
+}
+
+// beginFor starts a transaction once no Redeem of the user is at work.
+func (s *MemStore) beginFor(ctx context.Context, userID string) error {
+	if s.inside(ctx, userID) {
+		return errors.New("resettest: not to be called from apply for the same user")
+	}
+	for {
+		if err := s.begin(ctx); err != nil {
+			return err
+		}
+		over := s.redeeming[userID]
+		if over == nil {
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// insideKey is the context key of the user whose apply is at work in a store.
+type insideKey struct{ *MemStore }
+
+func (s *MemStore) inside(ctx context.Context, userID string) bool {
+	return ctx.Value(insideKey{s}) == userID
+}
+
+// add keeps a copy of m.
+func (s *MemStore) add(m reset.Mail) {
+	m.Due, m.Expires = millis(m.Due), millis(m.Expires)
+	s.mails[m.ID] = &m
+}
+
+// millis truncates to the precision of a store.
+func millis(t time.Time) time.Time {
+	return time.UnixMilli(t.UnixMilli()).UTC()
+}
+
+func newID(now time.Time) (id reset.ID) {
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16)
+	rand.Read(id[6:]) // never fails
+	return id
+}

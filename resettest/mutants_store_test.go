@@ -1,0 +1,1244 @@
+package resettest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+type storeMutant = mutant[func(b *broken)]
+
+func TestStoreMutants(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		elsewhere bool
+		sentences []storeSentence
+		mutants   []storeMutant
+	}{
+		{"same database", false, storeSentences(false), sameDatabaseMutants()},
+		{"elsewhere", true, slices.Concat(elsewhereSentences(), cancelSentences()), elsewhereMutants()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			specimen[func(*broken), *storeCheck]{
+				sentences: test.sentences,
+				mutants:   test.mutants,
+				check: func(t testing.TB, fault func(*broken)) *storeCheck {
+					b := &broken{MemStore: &MemStore{UsersElsewhere: test.elsewhere}}
+					fault(b)
+					return &storeCheck{TB: t, store: b, elsewhere: test.elsewhere}
+				},
+			}.prove(t)
+		})
+	}
+}
+
+// A broken store has a fault in each method that is set.
+type broken struct {
+	*MemStore
+	enqueue func(ctx context.Context, m reset.Mail) error
+	issue   func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error
+	find    func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error)
+	redeem  func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error
+	revoke  func(ctx context.Context, userID string) error
+	lease   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
+	settle  func(ctx context.Context, done []reset.Settlement) error
+	purge   func(ctx context.Context, now time.Time, n int) (int, error)
+}
+
+func (b *broken) Enqueue(ctx context.Context, m reset.Mail) error {
+	if b.enqueue != nil {
+		return b.enqueue(ctx, m)
+	}
+	return b.MemStore.Enqueue(ctx, m)
+}
+
+func (b *broken) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+	if b.issue != nil {
+		return b.issue(ctx, now, a, max, m)
+	}
+	return b.MemStore.Issue(ctx, now, a, max, m)
+}
+
+func (b *broken) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+	if b.find != nil {
+		return b.find(ctx, now, h)
+	}
+	return b.MemStore.Find(ctx, now, h)
+}
+
+func (b *broken) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+	if b.redeem != nil {
+		return b.redeem(ctx, now, a, notice, apply)
+	}
+	return b.MemStore.Redeem(ctx, now, a, notice, apply)
+}
+
+func (b *broken) Revoke(ctx context.Context, userID string) error {
+	if b.revoke != nil {
+		return b.revoke(ctx, userID)
+	}
+	return b.MemStore.Revoke(ctx, userID)
+}
+
+func (b *broken) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+	if b.lease != nil {
+		return b.lease(ctx, now, until, n)
+	}
+	return b.MemStore.Lease(ctx, now, until, n)
+}
+
+func (b *broken) Settle(ctx context.Context, done []reset.Settlement) error {
+	if b.settle != nil {
+		return b.settle(ctx, done)
+	}
+	return b.MemStore.Settle(ctx, done)
+}
+
+func (b *broken) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	if b.purge != nil {
+		return b.purge(ctx, now, n)
+	}
+	return b.MemStore.Purge(ctx, now, n)
+}
+
+// locked runs f with the store's records to itself.
+func (b *broken) locked(f func()) {
+	_ = b.begin(context.Background())
+	defer b.mu.Unlock()
+	f()
+}
+
+// liveOf returns the live activations of a user.
+func (b *broken) liveOf(now time.Time, userID string) (live []*activation) {
+	b.locked(func() {
+		for _, a := range b.activations {
+			if a.UserID == userID && a.live(now) {
+				live = append(live, a)
+			}
+		}
+	})
+	return live
+}
+
+// yield lets others go first.
+func yield() {
+	for range 200 {
+		runtime.Gosched()
+	}
+}
+
+var anyContext = context.Background()
+
+func sameDatabaseMutants() []storeMutant {
+	return slices.Concat(generalMutants(), issueMutants(), redeemMutants(), mailMutants(), cancelMutants(), raceMutants(), undoMutants())
+}
+
+func elsewhereMutants() []storeMutant {
+	return slices.Concat(cancelMutants(), claimMutants())
+}
+
+func generalMutants() []storeMutant {
+	wall := func(t time.Time) time.Time {
+		return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+	}
+	foldIssues := func(fold func(string) string) func(b *broken) {
+		return func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				a.UserID = fold(a.UserID)
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+			b.revoke = func(ctx context.Context, userID string) error {
+				return b.MemStore.Revoke(ctx, fold(userID))
+			}
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				a.UserID = fold(a.UserID)
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.MemStore.Find(ctx, now, h)
+				a.UserID, _ = strings.CutSuffix(a.Email, "@example.com")
+				return a, err
+			}
+		}
+	}
+	padSpace := func(s string) string { return strings.TrimRight(s, " ") }
+	return []storeMutant{
+		{"a clock of its own", func(b *broken) {
+			b.find = func(ctx context.Context, _ time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.MemStore.Find(ctx, time.Now(), h)
+			}
+		}, []string{"Time/arguments"}},
+		{"times without a zone", func(b *broken) {
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.MemStore.Find(ctx, wall(now), h)
+			}
+		}, []string{"Time/zones"}},
+		{"due times rounded up", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				rounded := *m
+				rounded.Due = m.Due.Add(ms - 1)
+				return b.MemStore.Issue(ctx, now, a, max, &rounded)
+			}
+		}, []string{"Time/precision"}},
+		{"used activations expire now", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				used := b.liveOf(now, a.UserID)
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if err == nil {
+					b.locked(func() {
+						for _, a := range used {
+							a.Expires = now
+							b.activations[a.Hash] = a
+						}
+					})
+				}
+				return err
+			}
+		}, []string{"Time/jumps back", "Redeem/activations"}},
+		{"purged is only skipped", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) { return 0, nil }
+		}, []string{"Time/jumps back", "Purge/the expired", "Purge/at most n", "Purge/boundary"}},
+		{"user ids fold case", foldIssues(strings.ToLower), []string{"Bytes/users"}},
+		{"user ids are padded", foldIssues(padSpace), []string{"Bytes/users"}},
+		{"user ids of mails are padded", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				b.locked(func() {
+					if queued := b.mails[m.ID]; queued != nil && padSpace(queued.UserID) == padSpace(a.UserID) {
+						queued.UserID = a.UserID
+					}
+				})
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Bytes/user of a mail"}},
+		{"addresses are folded", func(b *broken) {
+			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+				m.Email = strings.ToLower(m.Email)
+				return b.MemStore.Enqueue(ctx, m)
+			}
+		}, []string{"Bytes/addresses", "Enqueue/as it is"}},
+		{"hashes lose trailing spaces", func(b *broken) {
+			trim := func(h reset.Hash) (trimmed reset.Hash) {
+				copy(trimmed[:], bytes.TrimRight(h[:], " "))
+				return trimmed
+			}
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				a.Hash = trim(a.Hash)
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.MemStore.Find(ctx, now, trim(h))
+				a.Hash = h
+				return a, err
+			}
+		}, []string{"Bytes/hashes and ids"}},
+		{"names must be UTF-8", func(b *broken) {
+			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+				m.Name = strings.ToValidUTF8(m.Name, "\ufffd")
+				return b.MemStore.Enqueue(ctx, m)
+			}
+		}, []string{"Bytes/text"}},
+	}
+}
+
+func issueMutants() []storeMutant {
+	capped := func(change func(int) int) func(b *broken) {
+		return func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				return b.MemStore.Issue(ctx, now, a, change(max), m)
+			}
+		}
+	}
+	return []storeMutant{
+		{"cap one too high", capped(func(max int) int { return max + 1 }), []string{"Issue/adds up to max", "Issue/over the cap", "Race/cap"}},
+		{"cap one too low", capped(func(max int) int { return max - 1 }), []string{"Issue/adds up to max", "Race/cap"}},
+		{"the expired count", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				return b.MemStore.Issue(ctx, now.Add(-lifetime), a, max, m)
+			}
+		}, []string{"Issue/counts the live", "Issue/tells when"}},
+		{"the wait is for all to expire", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, m)
+				var limit *reset.LimitError
+				if errors.As(err, &limit) {
+					b.locked(func() { limit.RetryAfter = b.wait(now, a.UserID, 1) })
+				}
+				return err
+			}
+		}, []string{"Issue/tells when"}},
+		{"mails over the cap are kept", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, m)
+				if err != nil && m != nil {
+					b.locked(func() { b.add(*m) })
+				}
+				return err
+			}
+		}, []string{"Issue/over the cap", "Issue/over the cap with a lease", "Race/cap"}},
+		{"no request is joined", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+				b.locked(func() {
+					if wait := b.wait(now, a.UserID, max); wait > 0 {
+						err = &reset.LimitError{RetryAfter: wait}
+					}
+				})
+				if err != nil {
+					return err
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/joins", "Issue/counts once"}},
+		{"dead requests are joined", func(b *broken) {
+			seen := make(map[reset.ID]bool)
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if seen[a.Request] {
+					max = 1000
+				}
+				seen[a.Request] = true
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/joins only the live"}},
+		{"activations count", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if live := b.liveOf(now, a.UserID); len(live) >= max && live[0].Request != a.Request {
+					return &reset.LimitError{RetryAfter: lifetime}
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/counts once"}},
+		{"no mail is added", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if m != nil && m.Lease == (reset.ID{}) {
+					m = nil
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/adds its mail", "Race/cap"}},
+		{"an activation without its mail", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, nil)
+				if err == nil && m != nil {
+					err = b.MemStore.Enqueue(ctx, *m)
+				}
+				return err
+			}
+		}, []string{"Issue/all or nothing"}},
+		{"lost leases do not matter", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, m)
+				if errors.Is(err, reset.ErrGone) {
+					return b.MemStore.Issue(ctx, now, a, max, nil)
+				}
+				return err
+			}
+		}, []string{"Issue/lost lease", "Issue/mail of another user", "Redeem/leased mails"}},
+		{"the lease is taken from its new holder", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				b.locked(func() {
+					if m != nil && b.mails[m.ID] != nil {
+						b.mails[m.ID].Lease = m.Lease
+					}
+				})
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/lost lease"}},
+		{"mails change their user", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				b.locked(func() {
+					if m != nil && b.mails[m.ID] != nil {
+						b.mails[m.ID].UserID = a.UserID
+					}
+				})
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/mail of another user", "Bytes/user of a mail"}},
+		{"only asks can be issued", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if m != nil && m.Lease != (reset.ID{}) && m.UserID != "" {
+					return reset.ErrGone
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Issue/mail of the same user"}},
+		{"mails are not bound", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, m)
+				if err == nil && m != nil {
+					b.locked(func() { b.mails[m.ID].UserID = m.UserID })
+				}
+				return err
+			}
+		}, []string{"Issue/binds", "Redeem/leased mails", "Redeem/asks"}},
+		{"leases are not renewed", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, m)
+				if err == nil && m != nil {
+					b.locked(func() { b.mails[m.ID].Due = at(time.Minute) })
+				}
+				return err
+			}
+		}, []string{"Issue/renews", "Issue/joins"}},
+		{"one look at an activation", func(b *broken) {
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.MemStore.Find(ctx, now, h)
+				b.locked(func() { delete(b.activations, h) })
+				return a, err
+			}
+		}, []string{"Find/live"}},
+		{"a failure reads as no such activation", func(b *broken) {
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.MemStore.Find(ctx, now, h)
+				if err != nil {
+					err = reset.ErrInvalidActivation
+				}
+				return a, err
+			}
+		}, []string{"Find/live"}},
+		{"live when it expires", func(b *broken) {
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.MemStore.Find(ctx, now.Add(-ms), h)
+			}
+		}, []string{"Find/expiry"}},
+	}
+}
+
+func redeemMutants() []storeMutant {
+	// after changes the store when a Redeem has succeeded.
+	after := func(change func(b *broken, now time.Time, a reset.Activation, before *MemStore)) func(b *broken) {
+		return func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				var before MemStore
+				b.locked(func() {
+					before.activations, before.mails = maps.Clone(b.activations), maps.Clone(b.mails)
+				})
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if err == nil {
+					b.locked(func() { change(b, now, a, &before) })
+				}
+				return err
+			}
+		}
+	}
+	// spare lets some of a user's records outlive Revoke.
+	spare := func(mails func(*reset.Mail) bool, activations func(*activation) bool) func(b *broken) {
+		return func(b *broken) {
+			b.revoke = func(ctx context.Context, userID string) error {
+				b.locked(func() {
+					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID && !activations(a) })
+					maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == userID && !mails(m) })
+				})
+				return nil
+			}
+		}
+	}
+	isNotice := func(m *reset.Mail) bool { return m.Kind == reset.MailNotice }
+	wrap := func(change func(apply func(context.Context) error) func(context.Context) error) func(b *broken) {
+		return func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notice, change(apply))
+			}
+		}
+	}
+	return []storeMutant{
+		{"apply before the look", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := apply(ctx)
+				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return err })
+			}
+		}, []string{"Redeem/not live", "Redeem/expiry", "Race/one activation"}},
+		{"expired activations can be used", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, a.Expires.Add(-ms), a, notice, apply)
+			}
+		}, []string{"Redeem/expiry"}},
+		{"other activations outlive Redeem", after(func(b *broken, _ time.Time, used reset.Activation, before *MemStore) {
+			delete(before.activations, used.Hash)
+			maps.Copy(b.activations, before.activations)
+		}), []string{"Redeem/activations", "Redeem/frees the cap"}},
+		{"bound mails outlive Redeem", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
+			maps.Copy(b.mails, before.mails)
+		}), []string{"Redeem/mails", "Redeem/leased mails"}},
+		{"leased mails outlive Redeem", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
+			for id, m := range before.mails {
+				if m.Lease != (reset.ID{}) {
+					b.mails[id] = m
+				}
+			}
+		}), []string{"Redeem/leased mails"}},
+		{"no notice", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
+			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool { return isNotice(m) && before.mails[id] == nil })
+		}), []string{"Redeem/notice", "Redeem/mails", "Race/users"}},
+		{"a notice is as short-lived as a reset mail", after(func(b *broken, _ time.Time, _ reset.Activation, _ *MemStore) {
+			for _, m := range b.mails {
+				m.Expires = at(lifetime)
+			}
+		}), []string{"Redeem/notice"}},
+		{"one notice a user", after(func(b *broken, _ time.Time, a reset.Activation, before *MemStore) {
+			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool {
+				return isNotice(m) && m.UserID == a.UserID && before.mails[id] != nil
+			})
+		}), []string{"Redeem/other notices"}},
+		{"asks end with Redeem", after(func(b *broken, _ time.Time, a reset.Activation, _ *MemStore) {
+			maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == "" && m.Email == a.Email })
+		}), []string{"Redeem/asks"}},
+		{"apply is retried", wrap(func(apply func(context.Context) error) func(context.Context) error {
+			return func(ctx context.Context) error {
+				if err := apply(ctx); err == nil {
+					return nil
+				}
+				return apply(ctx)
+			}
+		}), []string{"Redeem/apply once", "Redeem/undone by an error"}},
+		{"an error of apply is hidden", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				if err := b.MemStore.Redeem(ctx, now, a, notice, apply); err != nil {
+					return fmt.Errorf("redeem: %v", err)
+				}
+				return nil
+			}
+		}, []string{"Redeem/apply once"}},
+		{"a panic becomes an error", wrap(func(apply func(context.Context) error) func(context.Context) error {
+			return func(ctx context.Context) (err error) {
+				if p := catch(func() { err = apply(ctx) }); p != nil {
+					return fmt.Errorf("%v", p)
+				}
+				return err
+			}
+		}), []string{"Redeem/panic", "Redeem/undone by a panic"}},
+		{"apply gets a context from nowhere", wrap(func(apply func(context.Context) error) func(context.Context) error {
+			return func(context.Context) error { return apply(anyContext) }
+		}), []string{"Redeem/context"}},
+		{"other requests outlive Revoke", spare(isNotice, func(a *activation) bool { return a.Request[15]%2 == 0 }), []string{"Revoke/activations"}},
+		{"expired activations outlive Revoke", spare(isNotice, func(a *activation) bool { return !a.live(start) }), []string{"Revoke/activations"}},
+		{"mails outlive Revoke", spare(func(*reset.Mail) bool { return true }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/binds"}},
+		{"leased mails outlive Revoke", spare(func(m *reset.Mail) bool { return m.Lease != reset.ID{} }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/lost lease"}},
+		{"notices end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notices and asks", "Redeem/other notices"}},
+		{"nothing to revoke is an error", func(b *broken) {
+			b.revoke = func(ctx context.Context, userID string) error {
+				if len(b.liveOf(start, userID)) == 0 {
+					return errors.New("no rows")
+				}
+				return b.MemStore.Revoke(ctx, userID)
+			}
+		}, []string{"Revoke/nothing"}},
+	}
+}
+
+func mailMutants() []storeMutant {
+	// leased changes the mails as they are stored after a Lease.
+	leased := func(change func(m, before *reset.Mail)) func(b *broken) {
+		return func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				before := make(map[reset.ID]reset.Mail)
+				b.locked(func() {
+					for id, m := range b.mails {
+						before[id] = *m
+					}
+				})
+				mails, err := b.MemStore.Lease(ctx, now, until, n)
+				b.locked(func() {
+					for _, m := range mails {
+						old := before[m.ID]
+						change(b.mails[m.ID], &old)
+					}
+				})
+				return mails, err
+			}
+		}
+	}
+	settled := func(change func(b *broken, done []reset.Settlement) []reset.Settlement) func(b *broken) {
+		return func(b *broken) {
+			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+				done = slices.Clone(done)
+				b.locked(func() { done = change(b, done) })
+				return b.MemStore.Settle(ctx, done)
+			}
+		}
+	}
+	return []storeMutant{
+		{"one mail an address", func(b *broken) {
+			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+				known := false
+				b.locked(func() {
+					for _, other := range b.mails {
+						known = known || other.Email == m.Email
+					}
+				})
+				if known {
+					return nil
+				}
+				return b.MemStore.Enqueue(ctx, m)
+			}
+		}, []string{"Enqueue/a row of its own", "Race/Enqueue"}},
+		{"n is ignored", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				return b.MemStore.Lease(ctx, now, until, 1000)
+			}
+		}, []string{"Lease/at most n", "Race/leases"}},
+		{"no limit is no LIMIT", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				if n == 0 {
+					n = 1000
+				}
+				return b.MemStore.Lease(ctx, now, until, n)
+			}
+		}, []string{"Lease/at most n"}},
+		{"a mail is due a millisecond late", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				return b.MemStore.Lease(ctx, now.Add(-ms), until, n)
+			}
+		}, []string{"Lease/due", "Lease/none twice", "Settle/frees"}},
+		{"expired mails are leased", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				b.locked(func() {
+					for _, m := range b.mails {
+						m.Expires = now.Add(time.Hour)
+					}
+				})
+				return b.MemStore.Lease(ctx, now, until, n)
+			}
+		}, []string{"Lease/due", "Redeem/notice"}},
+		{"the last ones due come first", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				flip := func() {
+					for _, m := range b.mails {
+						if !m.Due.After(now) {
+							m.Due = now.Add(m.Due.Sub(now) * -1).Add(-lifetime)
+						}
+					}
+				}
+				b.locked(flip)
+				return b.MemStore.Lease(ctx, now, until, n)
+			}
+		}, []string{"Lease/order"}},
+		{"mails are leased in the order of their ids", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				b.locked(func() {
+					for id, m := range b.mails {
+						if !m.Due.After(now) {
+							m.Due = at(-lifetime + time.Duration(id[15])*time.Second)
+						}
+					}
+				})
+				return b.MemStore.Lease(ctx, now, until, n)
+			}
+		}, []string{"Lease/order"}},
+		{"leased twice", leased(func(m, before *reset.Mail) { m.Due = before.Due }), []string{"Lease/none twice", "Lease/at most n", "Race/leases"}},
+		{"attempts are not stored", leased(func(m, before *reset.Mail) { m.Attempts = before.Attempts }), []string{"Lease/as stored", "Settle/frees"}},
+		{"the lease is not stored", leased(func(m, before *reset.Mail) { m.Lease = before.Lease }), []string{"Settle/removes", "Issue/renews"}},
+		{"a lease is not fresh", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.MemStore.Lease(ctx, now, until, n)
+				b.locked(func() {
+					for i := range mails {
+						mails[i].Lease = reset.ID{1}
+						b.mails[mails[i].ID].Lease = reset.ID{1}
+					}
+				})
+				return mails, err
+			}
+		}, []string{"Lease/as stored", "Issue/lost lease"}},
+		{"notices are not leased", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.MemStore.Lease(ctx, now, until, n)
+				return slices.DeleteFunc(mails, func(m reset.Mail) bool { return m.Kind == reset.MailNotice }), err
+			}
+		}, []string{"Lease/every kind"}},
+		{"nothing is removed", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			return slices.DeleteFunc(done, func(s reset.Settlement) bool { return s.Retry.IsZero() })
+		}), []string{"Settle/removes", "Settle/gone", "Settle/many", "Time/jumps back"}},
+		{"activations end with their mail", func(b *broken) {
+			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+				b.locked(func() {
+					for _, d := range done {
+						maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.Request == d.Mail })
+					}
+				})
+				return b.MemStore.Settle(ctx, done)
+			}
+		}, []string{"Settle/removes", "Settle/frees"}},
+		{"retries are at once", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			for i := range done {
+				if !done[i].Retry.IsZero() {
+					done[i].Retry = start
+				}
+			}
+			return done
+		}), []string{"Settle/frees", "Settle/many"}},
+		{"gone is an error", func(b *broken) {
+			b.settle = func(ctx context.Context, done []reset.Settlement) (err error) {
+				b.locked(func() {
+					for _, d := range done {
+						if b.mails[d.Mail] == nil {
+							err = errors.New("no rows")
+						}
+					}
+				})
+				return errors.Join(err, b.MemStore.Settle(ctx, done))
+			}
+		}, []string{"Settle/gone", "Revoke/mails", "Redeem/leased mails"}},
+		{"Settle stops where one is gone", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
+			if i := slices.IndexFunc(done, func(d reset.Settlement) bool { return b.mails[d.Mail] == nil }); i >= 0 {
+				return done[:i]
+			}
+			return done
+		}), []string{"Settle/gone"}},
+		{"Settle ignores the lease", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
+			for i := range done {
+				if m := b.mails[done[i].Mail]; m != nil {
+					done[i].Lease = m.Lease
+				}
+			}
+			return done
+		}), []string{"Settle/another lease"}},
+		{"a freed mail keeps its lease", func(b *broken) {
+			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+				leases := make(map[reset.ID]reset.ID)
+				b.locked(func() {
+					for id, m := range b.mails {
+						leases[id] = m.Lease
+					}
+				})
+				err := b.MemStore.Settle(ctx, done)
+				b.locked(func() {
+					for id, m := range b.mails {
+						m.Lease = leases[id]
+					}
+				})
+				return err
+			}
+		}, []string{"Settle/another lease", "Issue/lost lease"}},
+		{"one settlement a call", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			return done[:min(1, len(done))]
+		}), []string{"Settle/many"}},
+		{"Purge takes what lives", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.MemStore.Purge(ctx, now.Add(lifetime), n)
+			}
+		}, []string{"Purge/the expired", "Purge/boundary", "Purge/the cap"}},
+		{"Purge leaves mails", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+				mails := b.mails
+				b.mails = nil
+				defer func() { b.mails = mails }()
+				return b.MemStore.Purge(ctx, now, n)
+			}
+		}, []string{"Purge/at most n", "Purge/boundary"}},
+		{"Purge ignores n", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				removed, err := b.MemStore.Purge(ctx, now, 1000)
+				return min(removed, n), err
+			}
+		}, []string{"Purge/at most n"}},
+		{"Purge is a millisecond late", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.MemStore.Purge(ctx, now.Add(-ms), n)
+			}
+		}, []string{"Purge/boundary", "Purge/the expired"}},
+		{"Purge is a millisecond early", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.MemStore.Purge(ctx, now.Add(ms), n)
+			}
+		}, []string{"Purge/boundary"}},
+		{"a user is purged as a whole", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				b.locked(func() {
+					for _, a := range maps.Clone(b.activations) {
+						if !a.Expires.After(now) {
+							b.MemStore.revoke(a.UserID)
+						}
+					}
+				})
+				return 0, nil
+			}
+		}, []string{"Purge/the cap", "Purge/the expired"}},
+	}
+}
+
+// cancelMutants do half of their work and then look at the context.
+func cancelMutants() []storeMutant {
+	return []storeMutant{
+		{"a cancelled call says it succeeded", func(b *broken) {
+			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return b.MemStore.Enqueue(ctx, m)
+			}
+		}, []string{"Cancel/Enqueue"}},
+		{"half an Issue", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if m == nil {
+					return b.MemStore.Issue(ctx, now, a, max, nil)
+				}
+				if err := b.MemStore.Issue(anyContext, now, a, max, nil); err != nil {
+					return err
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				b.locked(func() {
+					bound := *m
+					bound.UserID = a.UserID
+					b.add(bound)
+				})
+				return nil
+			}
+		}, []string{"Cancel/Issue", "Cancel/Issue with a lease"}},
+		{"half a Redeem", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				if err := b.MemStore.Redeem(ctx, now, a, notice, apply); err != nil {
+					return err
+				}
+				if err := ctx.Err(); err != nil {
+					b.locked(func() { delete(b.mails, notice.ID) })
+					return err
+				}
+				return nil
+			}
+		}, []string{"Cancel/Redeem", "Cancel/apply"}},
+		{"a cancelled Redeem is an invalid activation", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				if ctx.Err() != nil {
+					return reset.ErrInvalidActivation
+				}
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Cancel/Redeem"}},
+		{"a notice though apply was cancelled", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if errors.Is(err, context.Canceled) {
+					b.locked(func() { b.add(notice) })
+				}
+				return err
+			}
+		}, []string{"Cancel/failing apply", "Cancel/Redeem"}},
+		{"half a Revoke", func(b *broken) {
+			b.revoke = func(ctx context.Context, userID string) error {
+				b.locked(func() {
+					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID })
+				})
+				return b.MemStore.Revoke(ctx, userID)
+			}
+		}, []string{"Cancel/Revoke"}},
+		{"half a Lease", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, _ := b.MemStore.Lease(anyContext, now, until, 1)
+				more, err := b.MemStore.Lease(ctx, now, until, n-len(mails))
+				if err != nil {
+					return nil, err
+				}
+				return append(mails, more...), nil
+			}
+		}, []string{"Cancel/Lease"}},
+		{"half a Settle", func(b *broken) {
+			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+				for _, d := range done {
+					if err := b.MemStore.Settle(ctx, []reset.Settlement{d}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}, []string{"Cancel/Settle"}},
+		{"half a Purge", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+				for range n {
+					one, err := b.MemStore.Purge(ctx, now, 1)
+					if err != nil {
+						return 0, err
+					}
+					removed += one
+				}
+				return removed, nil
+			}
+		}, []string{"Cancel/Purge"}},
+	}
+}
+
+func raceMutants() []storeMutant {
+	return []storeMutant{
+		{"count, then insert", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				var wait time.Duration
+				b.locked(func() { wait = b.wait(now, a.UserID, max) })
+				if wait > 0 {
+					return &reset.LimitError{RetryAfter: wait}
+				}
+				yield()
+				return b.MemStore.Issue(ctx, now, a, 1000, m)
+			}
+		}, []string{"Race/cap", "Race/cap of many users", "Race/cap of asks"}},
+		{"find, then apply", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+					return err
+				}
+				yield()
+				if err := apply(ctx); err != nil {
+					return err
+				}
+				b.locked(func() { b.fulfil(a.UserID, notice) })
+				return nil
+			}
+		}, []string{"Race/one activation", "Race/activations of one user"}},
+		{"an activation is locked, not its user", func(b *broken) {
+			var locks sync.Map
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				lock, _ := locks.LoadOrStore(a.Hash, new(sync.Mutex))
+				lock.(*sync.Mutex).Lock()
+				defer lock.(*sync.Mutex).Unlock()
+				if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+					return err
+				}
+				yield()
+				if err := apply(ctx); err != nil {
+					return err
+				}
+				b.locked(func() { b.fulfil(a.UserID, notice) })
+				return nil
+			}
+		}, []string{"Race/activations of one user"}},
+		{"one Redeem at a time for all", func(b *broken) {
+			var busy atomic.Bool
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				if !busy.CompareAndSwap(false, true) {
+					return reset.ErrInvalidActivation
+				}
+				defer busy.Store(false)
+				yield()
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Race/users"}},
+		{"choose, then lease", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) (leased []reset.Mail, err error) {
+				b.locked(func() {
+					for _, m := range b.mails {
+						if !m.Due.After(now) && len(leased) < n {
+							leased = append(leased, *m)
+						}
+					}
+				})
+				yield()
+				b.locked(func() {
+					for _, m := range leased {
+						b.mails[m.ID].Due = until
+					}
+				})
+				return leased, nil
+			}
+		}, []string{"Race/leases"}},
+		{"the queue is read, then written", func(b *broken) {
+			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+				var mails map[reset.ID]*reset.Mail
+				b.locked(func() { mails = maps.Clone(b.mails) })
+				yield()
+				mails[m.ID] = &m
+				b.locked(func() { b.mails = mails })
+				return nil
+			}
+		}, []string{"Race/Enqueue"}},
+		{"apply before a last look", func(b *broken) {
+			ended := make(chan struct{}, 3*rounds) // Redeem waits for the other call
+			b.revoke = func(ctx context.Context, userID string) error {
+				defer func() { ended <- struct{}{} }()
+				return b.MemStore.Revoke(ctx, userID)
+			}
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				defer func() { ended <- struct{}{} }()
+				return b.MemStore.Purge(ctx, now, n)
+			}
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := apply(ctx)
+				<-ended
+				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return err })
+			}
+		}, []string{"Race/Redeem and Revoke", "Race/Redeem and Purge"}},
+		{"a new request ends the old ones", func(b *broken) {
+			ended := make(chan struct{}, 2*rounds)
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				if max == 1 {
+					defer func() { ended <- struct{}{} }()
+					b.locked(func() { b.MemStore.revoke(a.UserID) })
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				<-ended
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Race/Redeem and Issue"}},
+		{"an activation, then its mail", func(b *broken) {
+			ended := make(chan struct{}, rounds)
+			b.revoke = func(ctx context.Context, userID string) error {
+				defer func() { ended <- struct{}{} }()
+				return b.MemStore.Revoke(ctx, userID)
+			}
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, nil)
+				if err == nil && m != nil {
+					<-ended
+					err = b.MemStore.Enqueue(ctx, *m)
+				}
+				return err
+			}
+		}, []string{"Race/Revoke and Issue"}},
+		{"an activation, and later its mail", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.MemStore.Issue(ctx, now, a, max, nil)
+				if err == nil {
+					b.locked(func() { b.MemStore.revoke(a.UserID) }) // whoever comes between
+					err = b.MemStore.Enqueue(ctx, *m)
+				}
+				return err
+			}
+		}, []string{"Race/everything"}},
+	}
+}
+
+func undoMutants() []storeMutant {
+	return []storeMutant{
+		{"users taken to be elsewhere", func(b *broken) {
+			b.UsersElsewhere = true
+		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic", "Redeem/the next one succeeds"}},
+		{"mails are lost though apply fails", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				defer b.locked(func() {
+					maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.Kind == reset.MailReset && m.UserID == a.UserID })
+				})
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic"}},
+		{"a notice though apply fails", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				defer b.locked(func() { b.add(notice) })
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Redeem/undone by an error", "Redeem/apply once", "Redeem/panic"}},
+	}
+}
+
+func claimMutants() []storeMutant {
+	// unclaimed is Redeem without any claim, with an end of its own.
+	unclaimed := func(b *broken) {
+		b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+				return err
+			}
+			if err := apply(ctx); err != nil {
+				return err
+			}
+			b.locked(func() { b.fulfil(a.UserID, notice) })
+			return nil
+		}
+	}
+	// settled judges what apply returned in another way.
+	settled := func(judge func(b *broken, ctx context.Context, a reset.Activation, err error) error) func(b *broken) {
+		return func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notice, func(inner context.Context) error {
+					return judge(b, ctx, a, apply(inner))
+				})
+			}
+		}
+	}
+	gone := errors.New("claim is gone")
+	return []storeMutant{
+		{"no claim", unclaimed, []string{"Claim/not live", "Claim/one at a time", "Claim/used up by an error", "Claim/used up by a panic"}},
+		{"claimed ones count", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+				b.locked(func() {
+					n := 0
+					for _, other := range b.activations {
+						n += count(other.UserID == a.UserID && other.claim != nil)
+					}
+					if n >= max {
+						err = &reset.LimitError{RetryAfter: lifetime}
+					}
+				})
+				if err != nil {
+					return err
+				}
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Claim/not live", "Claim/used up by an error"}},
+		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
+			if err != nil {
+				b.locked(func() { b.MemStore.revoke(a.UserID) })
+			}
+			return err
+		}), []string{"Claim/the live only"}},
+		{"a success ends the claimed ones only", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				var spared []*activation
+				err := b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+					err := apply(ctx)
+					spared = b.liveOf(now, a.UserID)
+					return err
+				})
+				b.locked(func() {
+					for _, a := range spared {
+						b.activations[a.Hash] = a
+					}
+				})
+				return err
+			}
+		}, []string{"Claim/success"}},
+		{"a cancelled success fails", settled(func(_ *broken, ctx context.Context, _ reset.Activation, err error) error {
+			return errors.Join(err, ctx.Err())
+		}), []string{"Claim/success when cancelled"}},
+		{"a success needs the claimed rows", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
+			b.locked(func() {
+				if b.activations[a.Hash] == nil {
+					err = gone
+				}
+			})
+			return err
+		}), []string{"Claim/success when purged", "Claim/success when revoked"}},
+		{"nothing is given back", settled(func(_ *broken, _ context.Context, _ reset.Activation, err error) error {
+			if err != nil {
+				return gone
+			}
+			return nil
+		}), []string{"Claim/gives back", "Claim/ends when settled", "Claim/gives back when cancelled"}},
+		{"a refused password uses up", settled(func(_ *broken, _ context.Context, _ reset.Activation, err error) error {
+			var refused *reset.PasswordError
+			if errors.As(err, &refused) {
+				return gone
+			}
+			return err
+		}), []string{"Claim/gives back"}},
+		{"a cancelled claim is not given back", settled(func(_ *broken, ctx context.Context, _ reset.Activation, err error) error {
+			if ctx.Err() != nil && err != nil {
+				return gone
+			}
+			return err
+		}), []string{"Claim/gives back when cancelled"}},
+		{"what was revoked is given back", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				claimed := b.liveOf(now, a.UserID)
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if errors.Is(err, reset.ErrNotChanged) {
+					b.locked(func() {
+						for _, a := range claimed {
+							b.activations[a.Hash] = &activation{Activation: a.Activation}
+						}
+					})
+				}
+				return err
+			}
+		}, []string{"Claim/revoked are not given back"}},
+		{"what was used up is given back", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if errors.Is(err, reset.ErrNotChanged) {
+					b.locked(func() {
+						for _, other := range b.activations {
+							if other.UserID == a.UserID {
+								other.claim = nil
+							}
+						}
+					})
+				}
+				return err
+			}
+		}, []string{"Claim/revoked are not given back"}},
+		{"every failure gives back", settled(func(_ *broken, _ context.Context, _ reset.Activation, err error) error {
+			if err != nil {
+				return errors.Join(err, reset.ErrNotChanged)
+			}
+			return nil
+		}), []string{"Claim/used up by an error", "Cancel/failing apply"}},
+		{"a panic gives back", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				var p any
+				err := b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) (err error) {
+					if p = catch(func() { err = apply(ctx) }); p != nil {
+						return reset.ErrNotChanged
+					}
+					return err
+				})
+				if p != nil {
+					panic(p)
+				}
+				return err
+			}
+		}, []string{"Claim/used up by a panic"}},
+		{"what a crash left claimed is live again", func(b *broken) {
+			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				b.locked(func() {
+					if a := b.activations[h]; a != nil && a.claim != nil && !now.Before(a.claim.until) {
+						a.claim = nil
+					}
+				})
+				return b.MemStore.Find(ctx, now, h)
+			}
+		}, []string{"Claim/used up by a crash", "Claim/not live"}},
+		{"several claims at a time", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				b.locked(func() { delete(b.claims, a.UserID) })
+				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+			}
+		}, []string{"Claim/one at a time", "Claim/ends after 60 s"}},
+		{"a claim outlives its settlement", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if !errors.Is(err, reset.ErrInvalidActivation) {
+					b.locked(func() { b.claims[a.UserID] = &claim{until: now.Add(claimTime)} })
+				}
+				return err
+			}
+		}, []string{"Claim/ends when settled"}},
+		{"a claim lasts for two minutes", func(b *broken) {
+			b.redeem = lastingClaims(b, 2*time.Minute)
+		}, []string{"Claim/ends after 60 s", "Claim/used up by a crash"}},
+		{"a claim lasts for half a minute", func(b *broken) {
+			b.redeem = lastingClaims(b, 30*time.Second)
+		}, []string{"Claim/ends after 60 s"}},
+		{"whoever ends takes the claim along", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				if !errors.Is(err, reset.ErrInvalidActivation) {
+					b.locked(func() { delete(b.claims, a.UserID) })
+				}
+				return err
+			}
+		}, []string{"Claim/not by another's end"}},
+		{"Purge ends claims", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				b.locked(func() { clear(b.claims) })
+				return b.MemStore.Purge(ctx, now, n)
+			}
+		}, []string{"Claim/not by Purge"}},
+		{"Purge takes the claimed", func(b *broken) {
+			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+				b.locked(func() {
+					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.claim != nil })
+				})
+				return b.MemStore.Purge(ctx, now, n)
+			}
+		}, []string{"Claim/not by Purge"}},
+	}
+}
+
+// lastingClaims is Redeem with claims that last for d.
+func lastingClaims(b *broken, d time.Duration) func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
+	return func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+		return b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+			b.locked(func() { b.claims[a.UserID].until = now.Add(d) })
+			return apply(ctx)
+		})
+	}
+}

@@ -1,0 +1,366 @@
+package resettest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+// TestStore tests a store that is in the same database as the users. Each
+// subtest takes a sentence of the contract and a store from open, which must
+// be empty and of no use to anybody else. Whether the store is shut down
+// afterwards is for open to arrange, with t.Cleanup.
+//
+// What only a second handle, a query or a crash could show is left to the
+// tests of the store: that its promises hold between processes, that they
+// survive a restart, that apply is inside of the transaction.
+func TestStore(t *testing.T, open func(t *testing.T) reset.Store) {
+	testStore(t, open, false)
+}
+
+// TestStoreElsewhere is TestStore for a store that was told that the users are
+// not in its database.
+func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
+	testStore(t, open, true)
+}
+
+func testStore(t *testing.T, open func(t *testing.T) reset.Store, elsewhere bool) {
+	for _, s := range storeSentences(elsewhere) {
+		t.Run(s.name, func(t *testing.T) {
+			cite(t, s.quote)
+			s.check(&storeCheck{TB: t, store: open(t), elsewhere: elsewhere})
+		})
+	}
+}
+
+type storeSentence = sentence[*storeCheck]
+
+func storeSentences(elsewhere bool) []storeSentence {
+	users := sameDatabaseSentences()
+	if elsewhere {
+		users = elsewhereSentences()
+	}
+	return slices.Concat(
+		generalSentences(), issueSentences(), redeemSentences(), mailSentences(),
+		cancelSentences(), raceSentences(), users,
+	)
+}
+
+// start is when most checks begin: a store must not care what the time is.
+var start = time.Date(2001, 2, 3, 4, 5, 6, 789e6, time.UTC)
+
+// at returns the time after start.
+func at(d time.Duration) time.Time { return start.Add(d) }
+
+const (
+	ms = time.Millisecond
+	// Records of a check expire after an hour, notices after a day.
+	lifetime       = time.Hour
+	noticeLifetime = 24 * time.Hour
+	// late is when everything that was leased can be leased again and nothing
+	// has expired.
+	late = 59 * time.Minute
+)
+
+// A storeCheck is one look at one store. Its methods end the test where one of
+// the store's fails that should not.
+type storeCheck struct {
+	testing.TB
+	store     reset.Store
+	elsewhere bool
+	last      atomic.Uint64
+}
+
+func (c *storeCheck) id() (id reset.ID) {
+	binary.BigEndian.PutUint64(id[:8], uint64(start.UnixMilli())<<16)
+	binary.BigEndian.PutUint64(id[8:], c.last.Add(1))
+	return id
+}
+
+func (c *storeCheck) hash() reset.Hash {
+	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, c.last.Add(1)))
+}
+
+// activation returns one of a new request.
+func (c *storeCheck) activation(userID string) reset.Activation {
+	return reset.Activation{
+		Hash: c.hash(), Request: c.id(), UserID: userID, Email: userID + "@example.com", Expires: at(lifetime),
+	}
+}
+
+// sibling returns another activation of a's request.
+func (c *storeCheck) sibling(a reset.Activation) reset.Activation {
+	a.Hash = c.hash()
+	return a
+}
+
+// activationFor returns one that fulfils the request of m.
+func (c *storeCheck) activationFor(m reset.Mail, userID string) reset.Activation {
+	a := c.activation(userID)
+	a.Request, a.Expires = m.ID, m.Expires
+	return a
+}
+
+func (c *storeCheck) ask(address string) reset.Mail {
+	return reset.Mail{
+		ID: c.id(), Kind: reset.MailReset, Email: address, Locale: "de", Due: start, Expires: at(lifetime),
+	}
+}
+
+// mailFor returns the mail of a's request.
+func (c *storeCheck) mailFor(a reset.Activation) *reset.Mail {
+	return &reset.Mail{
+		ID: a.Request, Kind: reset.MailReset, UserID: a.UserID, Email: a.Email, Due: start, Expires: a.Expires,
+	}
+}
+
+func (c *storeCheck) notice(userID string) reset.Mail {
+	return reset.Mail{
+		ID: c.id(), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com",
+		Name: "User " + userID, Locale: "pt-BR", Due: start, Expires: at(noticeLifetime),
+	}
+}
+
+func (c *storeCheck) enqueue(mails ...reset.Mail) {
+	c.Helper()
+	for _, m := range mails {
+		if err := c.store.Enqueue(c.Context(), m); err != nil {
+			c.Fatalf("Enqueue: %v", err)
+		}
+	}
+}
+
+func (c *storeCheck) issue(now time.Time, a reset.Activation, max int, m *reset.Mail) {
+	c.Helper()
+	if err := c.store.Issue(c.Context(), now, a, max, m); err != nil {
+		c.Fatalf("Issue: %v", err)
+	}
+}
+
+// issued issues a request at the start, without mail, and returns its activation.
+func (c *storeCheck) issued(userID string) reset.Activation {
+	c.Helper()
+	a := c.activation(userID)
+	c.issue(start, a, 100, nil)
+	return a
+}
+
+// issuedWithMail is like issued, with a mail that is bound to the user.
+func (c *storeCheck) issuedWithMail(userID string) (reset.Activation, reset.Mail) {
+	c.Helper()
+	a := c.activation(userID)
+	m := c.mailFor(a)
+	c.issue(start, a, 100, m)
+	return a, *m
+}
+
+func (c *storeCheck) revoke(userID string) {
+	c.Helper()
+	if err := c.store.Revoke(c.Context(), userID); err != nil {
+		c.Fatalf("Revoke: %v", err)
+	}
+}
+
+func (c *storeCheck) lease(now, until time.Time, n int) []reset.Mail {
+	c.Helper()
+	mails, err := c.store.Lease(c.Context(), now, until, n)
+	if err != nil {
+		c.Fatalf("Lease: %v", err)
+	}
+	return mails
+}
+
+// leaseOne leases the only mail that is due.
+func (c *storeCheck) leaseOne(now, until time.Time) reset.Mail {
+	c.Helper()
+	mails := c.lease(now, until, 10)
+	if len(mails) != 1 {
+		c.Fatalf("Lease at %s returned %d mails, want 1", clock(now), len(mails))
+	}
+	return mails[0]
+}
+
+func (c *storeCheck) settle(done ...reset.Settlement) {
+	c.Helper()
+	if err := c.store.Settle(c.Context(), done); err != nil {
+		c.Fatalf("Settle: %v", err)
+	}
+}
+
+// redeem succeeds.
+func (c *storeCheck) redeem(now time.Time, a reset.Activation, notice reset.Mail) {
+	c.Helper()
+	if calls, err := c.tryRedeem(now, a, notice, nil); err != nil || calls != 1 {
+		c.Fatalf("Redeem: %v after %d calls of apply, want success after 1", err, calls)
+	}
+}
+
+// tryRedeem redeems with an apply that returns result.
+func (c *storeCheck) tryRedeem(now time.Time, a reset.Activation, notice reset.Mail, result error) (calls int, err error) {
+	err = c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+		calls++
+		return result
+	})
+	return calls, err
+}
+
+// wantRefused tries to redeem what is not live.
+func (c *storeCheck) wantRefused(now time.Time, a reset.Activation) {
+	c.Helper()
+	calls, err := c.tryRedeem(now, a, c.notice(a.UserID), nil)
+	if !errors.Is(err, reset.ErrInvalidActivation) || calls != 0 {
+		c.Errorf("Redeem at %s: %v after %d calls of apply, want ErrInvalidActivation after 0", clock(now), err, calls)
+	}
+}
+
+// purge returns how many records it removed.
+func (c *storeCheck) purge(now time.Time, n int) int {
+	c.Helper()
+	removed, err := c.store.Purge(c.Context(), now, n)
+	if err != nil {
+		c.Fatalf("Purge: %v", err)
+	}
+	if removed < 0 || removed > n {
+		c.Fatalf("Purge of at most %d returned %d", n, removed)
+	}
+	return removed
+}
+
+func (c *storeCheck) purgeAll(now time.Time) {
+	c.Helper()
+	for c.purge(now, 100) == 100 {
+	}
+}
+
+func (c *storeCheck) isLive(now time.Time, a reset.Activation) bool {
+	c.Helper()
+	got, err := c.store.Find(c.Context(), now, a.Hash)
+	switch {
+	case errors.Is(err, reset.ErrInvalidActivation):
+		return false
+	case err != nil:
+		c.Fatalf("Find: %v", err)
+	case !equalActivations(got, a):
+		c.Errorf("Find returned %+v, want %+v", got, a)
+	}
+	return true
+}
+
+func (c *storeCheck) wantLive(now time.Time, activations ...reset.Activation) {
+	c.Helper()
+	for i, a := range activations {
+		if !c.isLive(now, a) {
+			c.Errorf("activation %d of %d, of %q, is not live at %s", i+1, len(activations), a.UserID, clock(now))
+		}
+	}
+}
+
+func (c *storeCheck) wantDead(now time.Time, activations ...reset.Activation) {
+	c.Helper()
+	for i, a := range activations {
+		if c.isLive(now, a) {
+			c.Errorf("activation %d of %d, of %q, is live at %s", i+1, len(activations), a.UserID, clock(now))
+		}
+	}
+}
+
+// leaseAll leases all that is due. Whoever counts mail so has leased it.
+func (c *storeCheck) leaseAll(now, until time.Time) []reset.Mail {
+	c.Helper()
+	var all []reset.Mail
+	for {
+		mails := c.lease(now, until, 100)
+		if len(mails) == 0 {
+			return all
+		}
+		all = append(all, mails...)
+		if len(all) > 10_000 {
+			c.Fatalf("Lease at %s does not come to an end", clock(now))
+		}
+	}
+}
+
+// wantMails leases all that is due, for a minute, and compares what identifies
+// a mail.
+func (c *storeCheck) wantMails(now time.Time, want ...reset.Mail) {
+	c.Helper()
+	got := c.leaseAll(now, now.Add(time.Minute))
+	missing := slices.Clone(want)
+	for _, g := range got {
+		i := slices.IndexFunc(missing, func(m reset.Mail) bool { return m.ID == g.ID })
+		if i < 0 {
+			c.Errorf("at %s: a mail that should not be there, or twice: %+v", clock(now), g)
+			continue
+		}
+		if w := missing[i]; !equalFacts(g, w) {
+			c.Errorf("at %s: got the mail %+v, want %+v", clock(now), g, w)
+		}
+		missing = slices.Delete(missing, i, i+1)
+	}
+	for _, m := range missing {
+		c.Errorf("at %s: missing the mail %+v", clock(now), m)
+	}
+}
+
+func (c *storeCheck) wantIs(op string, err, want error) {
+	c.Helper()
+	if !errors.Is(err, want) {
+		c.Errorf("%s: got error %v, want %v", op, err, want)
+	}
+}
+
+// wantLimit checks what Issue says when the cap is reached.
+func (c *storeCheck) wantLimit(err error, retryAfter time.Duration) {
+	c.Helper()
+	var limit *reset.LimitError
+	if !errors.As(err, &limit) {
+		c.Errorf("Issue: got error %v, want a *LimitError", err)
+		return
+	}
+	if limit.RetryAfter != retryAfter {
+		c.Errorf("Issue: got RetryAfter %v, want %v", limit.RetryAfter, retryAfter)
+	}
+}
+
+// count returns how many of the activations are live.
+func (c *storeCheck) count(now time.Time, activations []reset.Activation) (n int) {
+	c.Helper()
+	for _, a := range activations {
+		if c.isLive(now, a) {
+			n++
+		}
+	}
+	return n
+}
+
+// clock writes a time as an offset from the start.
+func clock(t time.Time) string {
+	d := t.Sub(start)
+	if d < -365*24*time.Hour || d > 365*24*time.Hour {
+		return t.UTC().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("start%+v", d)
+}
+
+func equalActivations(a, b reset.Activation) bool {
+	same := a.Expires.Equal(b.Expires)
+	a.Expires, b.Expires = time.Time{}, time.Time{}
+	return same && a == b
+}
+
+// equalFacts leaves out what a lease changes.
+func equalFacts(a, b reset.Mail) bool {
+	same := a.Expires.Equal(b.Expires)
+	for _, m := range []*reset.Mail{&a, &b} {
+		m.Due, m.Expires, m.Attempts, m.Lease = time.Time{}, time.Time{}, 0, reset.ID{}
+	}
+	return same && a == b
+}

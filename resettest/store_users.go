@@ -1,0 +1,476 @@
+package resettest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+// sameDatabaseSentences say what a failing apply does in the users' database.
+// No check calls the store from apply, or waits in apply for another call: the
+// transaction may hold the only connection.
+func sameDatabaseSentences() []storeSentence {
+	const undoes = "In the same database, everything that fails before the commit undoes everything."
+	return []storeSentence{
+		{"Redeem/undone by an error", undoes, (*storeCheck).failureUndoes},
+		{"Redeem/undone by a panic", undoes, (*storeCheck).panicUndoes},
+		{"Redeem/the next one succeeds", "Of concurrent calls for one user at most one at a time runs apply and exactly one succeeds.", (*storeCheck).nextSucceeds},
+	}
+}
+
+// A story is a user with two requests, three activations and a mail.
+type story struct {
+	*storeCheck
+	user        string
+	activations []reset.Activation
+	mail        reset.Mail
+	notice      reset.Mail
+}
+
+func (c *storeCheck) story(user string) *story {
+	c.Helper()
+	a, m := c.issuedWithMail(user)
+	sibling := c.sibling(a)
+	c.issue(start, sibling, 9, nil)
+	return &story{c, user, []reset.Activation{a, sibling, c.issued(user)}, m, c.notice(user)}
+}
+
+// wantUntouched checks that all is as it was, and ends the story.
+func (s *story) wantUntouched(now time.Time) {
+	s.Helper()
+	s.wantLive(now, s.activations...)
+	for _, back := range s.activations {
+		s.wantLive(start, back)
+	}
+	s.wantLimit(s.store.Issue(s.Context(), now, s.storeCheck.activation(s.user), 2, nil), at(lifetime).Sub(now))
+	s.wantMails(now, s.mail)
+	s.redeem(now.Add(time.Minute), s.activations[1], s.notice)
+	s.wantFulfilled(now.Add(time.Minute))
+}
+
+// wantFulfilled checks that only the notice is left, and ends the story.
+func (s *story) wantFulfilled(now time.Time) {
+	s.Helper()
+	s.wantDead(start, s.activations...)
+	s.wantDead(now, s.activations...)
+	s.wantMails(now, s.notice)
+	s.revokeAndForget(now.Add(time.Minute))
+}
+
+// wantUsedUp checks that no activation is left and no notice was queued.
+func (s *story) wantUsedUp(now time.Time) {
+	s.Helper()
+	for _, when := range []time.Time{start, now, now.Add(61 * time.Second)} {
+		s.wantDead(when, s.activations...)
+	}
+	for _, a := range s.activations {
+		s.wantRefused(now, a)
+		s.wantRefused(now.Add(61*time.Second), a)
+	}
+	for _, m := range s.leaseAll(now, now.Add(time.Second)) {
+		if m.Kind == reset.MailNotice {
+			s.Errorf("a notice was queued: %+v", m)
+		}
+	}
+	s.revokeAndForget(now.Add(time.Minute))
+}
+
+// revokeAndForget leaves the store empty for the next story.
+func (s *story) revokeAndForget(now time.Time) {
+	s.Helper()
+	s.revoke(s.user)
+	for _, m := range s.leaseAll(now, now.Add(time.Second)) {
+		s.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease})
+	}
+}
+
+func (c *storeCheck) failureUndoes() {
+	for i, failure := range failures() {
+		s := c.story(fmt.Sprint("user ", i))
+		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notice(s.user), failure)
+		if calls != 1 || err == nil {
+			c.Errorf("Redeem: %v after %d calls of an apply that fails", err, calls)
+		}
+		s.wantUntouched(at(time.Second))
+	}
+}
+
+func (c *storeCheck) panicUndoes() {
+	s := c.story("a")
+	got := catch(func() {
+		_ = c.store.Redeem(c.Context(), at(time.Second), s.activations[0], c.notice("a"), func(context.Context) error {
+			panic("apply")
+		})
+	})
+	if got != "apply" {
+		c.Errorf("Redeem panicked with %v, want apply's panic", got)
+	}
+	s.wantUntouched(at(time.Second))
+}
+
+func (c *storeCheck) nextSucceeds() {
+	const n, failures = 12, 3
+	s := c.story("a")
+	failure := errors.New("apply failed")
+	var calls, succeeded, failed, refused atomic.Int32
+	parallel(n, func(i int) {
+		err := c.store.Redeem(c.Context(), at(time.Second), s.activations[i%3], s.notice, func(context.Context) error {
+			if calls.Add(1) <= failures {
+				return failure
+			}
+			return nil
+		})
+		switch {
+		case err == nil:
+			succeeded.Add(1)
+		case errors.Is(err, failure):
+			failed.Add(1)
+		case errors.Is(err, reset.ErrInvalidActivation):
+			refused.Add(1)
+		default:
+			c.Errorf("Redeem: %v", err)
+		}
+	})
+	if calls.Load() != failures+1 || succeeded.Load() != 1 || failed.Load() != failures {
+		c.Errorf("of %d calls of Redeem, %d called apply, %d succeeded, %d failed and %d were refused; want %d, 1, %d and %d",
+			n, calls.Load(), succeeded.Load(), failed.Load(), refused.Load(), failures+1, failures, n-failures-1)
+	}
+	s.wantFulfilled(at(time.Second))
+}
+
+// elsewhereSentences are those on claims. While apply runs nothing is locked:
+// these checks call the store from apply.
+func elsewhereSentences() []storeSentence {
+	const (
+		claimed = "The user's live activations are claimed first, in a transaction of their own; claimed activations are not live."
+		success = "If it returns nil the claim becomes a success."
+		back    = "If it returns an error that wraps ErrNotChanged or a *PasswordError, the activations are live again."
+		usedUp  = "Any other error, a panic or a crash leaves them used up."
+		one     = "One claim at a time can be held for a user; it ends when it is settled or after 60 s. While another call holds it, Redeem returns ErrInvalidActivation."
+	)
+	return []storeSentence{
+		{"Claim/not live", claimed, (*storeCheck).claimedAreNotLive},
+		{"Claim/the live only", claimed, (*storeCheck).claimsTheLiveOnly},
+		{"Claim/success", success, (*storeCheck).claimSucceeds},
+		{"Claim/success when cancelled", success, (*storeCheck).claimSucceedsCancelled},
+		{"Claim/success when purged", success, (*storeCheck).claimSucceedsPurged},
+		{"Claim/success when revoked", success, (*storeCheck).claimSucceedsRevoked},
+		{"Claim/gives back", back, (*storeCheck).claimGivesBack},
+		{"Claim/gives back when cancelled", back, (*storeCheck).claimGivesBackCancelled},
+		{"Claim/revoked are not given back", "A clock that jumps back revives nothing used, revoked or purged: neither does a claim.", (*storeCheck).claimGivesNothingRevokedBack},
+		{"Claim/used up by an error", usedUp, (*storeCheck).errorUsesUp},
+		{"Claim/used up by a panic", usedUp, (*storeCheck).panicUsesUp},
+		{"Claim/used up by a crash", usedUp, (*storeCheck).crashUsesUp},
+		{"Claim/one at a time", one, (*storeCheck).claimIsAlone},
+		{"Claim/ends when settled", one, (*storeCheck).claimEndsSettled},
+		{"Claim/ends after 60 s", one, (*storeCheck).claimEndsInTime},
+		{"Claim/not by another's end", one, (*storeCheck).claimSurvivesLateOne},
+		{"Claim/not by Purge", one, (*storeCheck).claimSurvivesPurge},
+	}
+}
+
+// inApply redeems and runs f as apply.
+func (c *storeCheck) inApply(now time.Time, a reset.Activation, notice reset.Mail, f func() error) error {
+	c.Helper()
+	calls := 0
+	err := c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+		calls++
+		return f()
+	})
+	if calls != 1 {
+		c.Fatalf("Redeem called apply %d times, want once; its error: %v", calls, err)
+	}
+	return err
+}
+
+func (c *storeCheck) claimedAreNotLive() {
+	s := c.story("a")
+	other := c.issued("b")
+	err := c.inApply(at(time.Second), s.activations[0], s.notice, func() error {
+		c.wantDead(at(time.Second), s.activations...)
+		c.wantDead(start, s.activations...)
+		c.wantDead(at(61*time.Second), s.activations...)
+		c.wantLive(at(time.Second), other)
+		c.issue(at(time.Second), c.activation("a"), 1, nil) // they do not count
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	c.wantLive(start, other)
+}
+
+func (c *storeCheck) claimsTheLiveOnly() {
+	s := c.story("a")
+	later := c.activation("a")
+	err := c.inApply(start, s.activations[0], s.notice, func() error {
+		c.issue(at(time.Second), later, 1, nil)
+		c.wantLive(at(time.Second), later)
+		return errors.New("apply failed")
+	})
+	if err == nil {
+		c.Errorf("Redeem succeeded though apply failed")
+	}
+	c.wantLive(at(time.Second), later)
+	c.wantDead(at(time.Second), s.activations...)
+}
+
+func (c *storeCheck) claimSucceeds() {
+	s := c.story("a")
+	later, laterMail := c.activation("a"), reset.Mail{}
+	err := c.inApply(start, s.activations[0], s.notice, func() error {
+		laterMail = *c.mailFor(later)
+		c.issue(start, later, 9, &laterMail)
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	c.wantDead(start, later) // every activation of the user
+	s.wantFulfilled(at(time.Second))
+}
+
+// A client that hangs up must not lose a change that was made.
+func (c *storeCheck) claimSucceedsCancelled() {
+	s := c.story("a")
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(context.Context) error {
+		cancel()
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	s.wantFulfilled(at(time.Second))
+}
+
+func (c *storeCheck) claimSucceedsPurged() {
+	s := c.story("a")
+	err := c.inApply(at(lifetime-time.Second), s.activations[0], s.notice, func() error {
+		c.purgeAll(at(lifetime + time.Second))
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	s.wantFulfilled(at(lifetime + time.Second))
+}
+
+func (c *storeCheck) claimSucceedsRevoked() {
+	s := c.story("a")
+	err := c.inApply(start, s.activations[0], s.notice, func() error {
+		c.revoke("a")
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	s.wantFulfilled(at(time.Second))
+}
+
+// notChanged are the errors that give a claim back.
+func notChanged() []error {
+	return []error{
+		reset.ErrNotChanged,
+		fmt.Errorf("wrapped: %w", reset.ErrNotChanged),
+		errors.Join(reset.ErrNoUser, reset.ErrNotChanged),
+		&reset.PasswordError{Reason: "breached"},
+		fmt.Errorf("wrapped: %w", error(&reset.PasswordError{Reason: "breached"})),
+	}
+}
+
+func (c *storeCheck) claimGivesBack() {
+	for i, result := range notChanged() {
+		s := c.story(fmt.Sprint("user ", i))
+		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notice(s.user), result)
+		if calls != 1 {
+			c.Errorf("apply was called %d times, want 1", calls)
+		}
+		c.wantIs("Redeem", err, result)
+		s.wantUntouched(at(time.Second))
+	}
+}
+
+func (c *storeCheck) claimGivesBackCancelled() {
+	s := c.story("a")
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	err := c.store.Redeem(ctx, at(time.Second), s.activations[0], c.notice("a"), func(context.Context) error {
+		cancel()
+		return reset.ErrNotChanged
+	})
+	c.wantIs("Redeem", err, reset.ErrNotChanged)
+	s.wantUntouched(at(time.Second))
+}
+
+func (c *storeCheck) claimGivesNothingRevokedBack() {
+	s := c.story("a")
+	err := c.inApply(start, s.activations[0], c.notice("a"), func() error {
+		c.revoke("a")
+		return reset.ErrNotChanged
+	})
+	c.wantIs("Redeem", err, reset.ErrNotChanged)
+	s.wantUsedUp(at(time.Second))
+
+	// What an earlier claim has used up does not come back with a later one.
+	s = c.story("b")
+	if _, err := c.tryRedeem(start, s.activations[0], c.notice("b"), errors.New("apply failed")); err == nil {
+		c.Errorf("Redeem succeeded though apply failed")
+	}
+	later := c.issued("b")
+	calls, err := c.tryRedeem(at(61*time.Second), later, c.notice("b"), reset.ErrNotChanged)
+	if calls != 1 {
+		c.Errorf("apply was called %d times, want 1", calls)
+	}
+	c.wantIs("Redeem", err, reset.ErrNotChanged)
+	c.wantLive(at(61*time.Second), later)
+	c.wantDead(at(61*time.Second), s.activations...)
+}
+
+func (c *storeCheck) errorUsesUp() {
+	for i, failure := range failures() {
+		var refused *reset.PasswordError
+		if errors.Is(failure, reset.ErrNotChanged) || errors.As(failure, &refused) {
+			continue
+		}
+		s := c.story(fmt.Sprint("user ", i))
+		calls, err := c.tryRedeem(start, s.activations[0], c.notice(s.user), failure)
+		if calls != 1 {
+			c.Errorf("apply was called %d times, want 1", calls)
+		}
+		c.wantIs("Redeem", err, failure)
+		c.issue(start, c.activation(s.user), 1, nil) // nor do they count
+		s.wantUsedUp(at(time.Second))
+	}
+}
+
+func (c *storeCheck) panicUsesUp() {
+	s := c.story("a")
+	got := catch(func() {
+		_ = c.inApply(start, s.activations[0], c.notice("a"), func() error { panic("apply") })
+	})
+	if got != "apply" {
+		c.Errorf("Redeem panicked with %v, want apply's panic", got)
+	}
+	s.wantUsedUp(at(time.Second))
+}
+
+// hang redeems with an apply that does not return: to the store that is a
+// crash. The function that it returns makes apply return after all.
+func (c *storeCheck) hang(now time.Time, a reset.Activation, notice reset.Mail) (end func(error)) {
+	c.Helper()
+	entered, result, over := make(chan struct{}), make(chan error), make(chan struct{})
+	go func() {
+		defer close(over)
+		err := c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+			close(entered)
+			return <-result
+		})
+		select {
+		case <-entered:
+		default:
+			c.Errorf("Redeem did not call apply: %v", err)
+			close(entered)
+		}
+	}()
+	<-entered
+	var once sync.Once
+	end = func(err error) {
+		once.Do(func() {
+			select {
+			case result <- err:
+			case <-over:
+			}
+			<-over
+		})
+	}
+	c.Cleanup(func() { end(errors.New("crashed")) })
+	return end
+}
+
+func (c *storeCheck) crashUsesUp() {
+	s := c.story("a")
+	c.hang(start, s.activations[0], c.notice("a"))
+	later := c.issued("a")
+	c.wantRefused(at(time.Second), later)
+	c.wantDead(at(61*time.Second), s.activations...)
+	for _, a := range s.activations {
+		c.wantRefused(at(61*time.Second), a)
+	}
+	c.wantLive(at(61*time.Second), later)
+	c.redeem(at(61*time.Second), later, s.notice)
+	s.wantFulfilled(at(2 * time.Minute))
+}
+
+func (c *storeCheck) claimIsAlone() {
+	s := c.story("a")
+	later, other := c.activation("a"), c.issued("b")
+	err := c.inApply(start, s.activations[0], s.notice, func() error {
+		c.issue(start, later, 9, nil)
+		for _, a := range append(s.activations, later) {
+			c.wantRefused(at(time.Second), a)
+		}
+		c.redeem(at(time.Second), other, c.notice("b")) // nobody else's business
+		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+}
+
+func (c *storeCheck) claimEndsSettled() {
+	s := c.story("a")
+	_, err := c.tryRedeem(start, s.activations[0], c.notice("a"), reset.ErrNotChanged)
+	c.wantIs("Redeem", err, reset.ErrNotChanged)
+	c.redeem(start, s.activations[0], s.notice)
+	later := c.issued("a")
+	c.redeem(start, later, c.notice("a"))
+	c.wantDead(start, later)
+}
+
+func (c *storeCheck) claimEndsInTime() {
+	first, second := c.issued("a"), c.activation("a")
+	c.hang(at(time.Second), first, c.notice("a"))
+	c.issue(at(time.Second), second, 9, nil)
+	c.wantRefused(at(time.Second), second)
+	c.wantRefused(at(61*time.Second-ms), second)
+	c.redeem(at(61*time.Second+ms), second, c.notice("a"))
+}
+
+func (c *storeCheck) claimSurvivesLateOne() {
+	for i, result := range []error{nil, errors.New("apply failed"), reset.ErrNotChanged} {
+		user := fmt.Sprint("user ", i)
+		first := c.issued(user)
+		end := c.hang(start, first, c.notice(user))
+		second, third := c.issued(user), c.activation(user)
+		err := c.inApply(at(61*time.Second), second, c.notice(user), func() error {
+			end(result)
+			c.issue(at(62*time.Second), third, 9, nil)
+			c.wantRefused(at(62*time.Second), third)
+			return nil
+		})
+		if err != nil {
+			c.Errorf("Redeem: %v", err)
+		}
+		c.wantDead(at(62*time.Second), first, second, third)
+	}
+}
+
+func (c *storeCheck) claimSurvivesPurge() {
+	s := c.story("a")
+	later := c.activation("a")
+	err := c.inApply(start, s.activations[0], s.notice, func() error {
+		c.purgeAll(at(59 * time.Second))
+		c.issue(start, later, 9, nil)
+		c.wantRefused(at(59*time.Second), later)
+		return reset.ErrNotChanged
+	})
+	c.wantIs("Redeem", err, reset.ErrNotChanged)
+	c.wantLive(at(time.Minute), s.activations...) // claimed ones are not lost
+}
