@@ -1,0 +1,346 @@
+package servertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/sqlstore"
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+// The host of these tests keeps its users in the store's database.
+
+func createUsers(t *testing.T, db *bun.DB) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), "CREATE TABLE users (id VARCHAR(255) NOT NULL PRIMARY KEY, hash VARCHAR(255) NOT NULL)"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func createUser(t *testing.T, db *bun.DB, id string) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO users (id, hash) VALUES (?, 'old')", id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setPassword(ctx context.Context, db *bun.DB, id, hash string) error {
+	_, err := storebun.IDB(ctx, db).ExecContext(ctx, "UPDATE users SET hash = ? WHERE id = ?", hash, id)
+	return err
+}
+
+func password(t *testing.T, db *bun.DB, id string) (hash string) {
+	t.Helper()
+	if err := db.QueryRowContext(t.Context(), "SELECT hash FROM users WHERE id = ?", id).Scan(&hash); err != nil {
+		t.Fatal(err)
+	}
+	return hash
+}
+
+func TestOneTransaction(t *testing.T) {
+	failure := errors.New("failure")
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 2)
+		store := newStore(t, db, storebun.Options{})
+		createUsers(t, db)
+		createUser(t, db, "a")
+		a := activation(1, "a")
+		if err := store.Issue(t.Context(), start, a, 1, mailFor(a)); err != nil {
+			t.Fatal(err)
+		}
+		bySQL := func(ctx context.Context) error {
+			tx, ok := storebun.Tx(ctx)
+			if !ok {
+				return errors.New("no transaction")
+			}
+			_, err := tx.Tx.ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'")
+			return err
+		}
+		byBun := func(ctx context.Context) error { return setPassword(ctx, db, "a", "new") }
+		for _, test := range []struct {
+			name  string
+			write func(context.Context) error
+			end   func() error
+		}{
+			{"bun, failure", byBun, func() error { return failure }},
+			{"bun, panic", byBun, func() error { panic(failure) }},
+			{"database/sql, failure", bySQL, func() error { return failure }},
+			{"database/sql, panic", bySQL, func() error { panic(failure) }},
+			{"database/sql, success", bySQL, func() error { return nil }},
+		} {
+			var err error
+			func() {
+				defer func() {
+					if p := recover(); p != nil {
+						err = fmt.Errorf("panic: %v", p)
+					}
+				}()
+				err = store.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+					if err := test.write(ctx); err != nil {
+						t.Errorf("%s: write: %v", test.name, err)
+					}
+					return test.end()
+				})
+			}()
+			want, left := "old", 1
+			if err == nil {
+				want, left = "new", 0
+			}
+			if got := password(t, db, "a"); got != want {
+				t.Errorf("%s: Redeem returned %v, and the password is %q, want %q", test.name, err, got, want)
+			}
+			if got := count(t, db, "SELECT COUNT(*) FROM reset_activations"); got != left {
+				t.Errorf("%s: Redeem returned %v, and %d activations are left, want %d", test.name, err, got, left)
+			}
+		}
+		if got := password(t, db, "a"); got != "new" {
+			t.Errorf("after the last Redeem, the password is %q", got)
+		}
+	})
+}
+
+func TestWithTx(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 2)
+		store := newStore(t, db, storebun.Options{})
+		a := activation(1, "a")
+		if err := store.Issue(t.Context(), start, a, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range []error{errors.New("failure"), nil} {
+			err := db.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+				if err := store.Revoke(storebun.WithTx(ctx, tx), "a"); err != nil {
+					t.Errorf("Revoke: %v", err)
+				}
+				return result
+			})
+			if !errors.Is(err, result) {
+				t.Fatal(err)
+			}
+			_, err = store.Find(t.Context(), start, a.Hash)
+			if revoked := errors.Is(err, reset.ErrInvalidActivation); revoked != (result == nil) {
+				t.Errorf("the host's transaction ended with %v, then Find returned %v", result, err)
+			}
+		}
+	})
+}
+
+// What a database does to strings by its collation, it does not do to ours.
+func TestCollations(t *testing.T) {
+	lookalikes := []string{"mike", "MIKE", "Mike", "mıke", "mike ", "mike  ", "mike\x00", "míke", "ｍike", "miKe", "mi\u212ae", "ﬁ", "fi", "ſ", "s", "ß", "ss"}
+	if len(slices.Compact(slices.Sorted(slices.Values(lookalikes)))) != len(lookalikes) {
+		t.Fatal("a lookalike is there twice")
+	}
+	onEach(t, func(t *testing.T, s server) {
+		store := s.store(t, 2, storebun.Options{})
+		for i, name := range lookalikes {
+			if err := store.Issue(t.Context(), start, activation(i, name), 1, nil); err != nil {
+				t.Errorf("Issue for %q: %v", name, err)
+			}
+		}
+		for i, name := range lookalikes {
+			if err := store.Revoke(t.Context(), name); err != nil {
+				t.Errorf("Revoke of %q: %v", name, err)
+			}
+			for j, other := range lookalikes[i:] {
+				if got, err := store.Find(t.Context(), start, activation(i+j, other).Hash); j == 0 != (err != nil) || err == nil && got.UserID != other {
+					t.Errorf("Find for %q after Revoke of %q: %q, %v", other, name, got.UserID, err)
+				}
+			}
+		}
+	})
+}
+
+func TestCreateSchemaAtOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.empty(t, 10)
+		createSchemaAtOnce(t, db)
+		newStore(t, db, storebun.Options{})
+	})
+}
+
+// createSchemaAtOnce is what processes do that start together.
+func createSchemaAtOnce(t *testing.T, db *bun.DB) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			if err := storebun.CreateSchema(t.Context(), db); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A made-up second version, on a database of the first and after an attempt
+// that has failed half-way.
+func TestMigration(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 10)
+		store := newStore(t, db, storebun.Options{})
+		if err := store.Enqueue(t.Context(), ask(1)); err != nil {
+			t.Fatal(err)
+		}
+		schema, err := sqlstore.SchemaOf(db.Dialect().Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const create = "CREATE TABLE IF NOT EXISTS reset_more (id INTEGER NOT NULL PRIMARY KEY)"
+		broken := append(slices.Clone(schema), []string{create, "SYNTAX ERROR"})
+		if err := broken.Create(t.Context(), db); err == nil {
+			t.Errorf("a migration with an error succeeded")
+		}
+		if err := schema.Check(t.Context(), db); err != nil {
+			t.Errorf("after a migration that failed: %v", err)
+		}
+		version2 := append(slices.Clone(schema), []string{create, "ALTER TABLE reset_mails ADD COLUMN brand INTEGER"})
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				if err := version2.Create(t.Context(), db); err != nil {
+					t.Errorf("migration: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := version2.Check(t.Context(), db); err != nil {
+			t.Errorf("after the migration: %v", err)
+		}
+		if got := count(t, db, "SELECT COUNT(*) FROM reset_mails WHERE brand IS NULL"); got != 1 {
+			t.Errorf("%d mails are there after the migration, want 1", got)
+		}
+		if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), "newer release") {
+			t.Errorf("New of the older release: %v", err)
+		}
+	})
+}
+
+func TestDDL(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.empty(t, 2)
+		text, err := storebun.DDL(db.Dialect().Name(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for statement := range strings.SplitSeq(text, ";\n") {
+			if statement = strings.TrimSpace(statement); statement == "" {
+				continue
+			}
+			if _, err := db.ExecContext(t.Context(), statement); err != nil {
+				t.Fatalf("%s: %v", statement, err)
+			}
+		}
+		newStore(t, db, storebun.Options{})
+		if err := storebun.CreateSchema(t.Context(), db); err != nil {
+			t.Errorf("CreateSchema on what DDL creates: %v", err)
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		tests := []struct{ name, spoil, want string }{
+			{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
+			{"newer", "UPDATE reset_schema SET version = 2", "newer release"},
+			{"a table missing", "DROP TABLE reset_locks", "can't be written to"},
+		}
+		switch s.name {
+		case postgresServer.name:
+			tests = append(tests, []struct{ name, spoil, want string }{
+				{"literals", "SET standard_conforming_strings = off", "standard_conforming_strings"},
+				{"read-only", "SET default_transaction_read_only = on", "read-only"},
+			}...)
+		case mysqlServer.name:
+			tests = append(tests, []struct{ name, spoil, want string }{
+				{"autocommit", "SET autocommit = 0", "autocommit"},
+				{"engine", "ALTER TABLE reset_locks ENGINE = MyISAM", "InnoDB"},
+				{"read-only", "SET SESSION TRANSACTION READ ONLY", "READ ONLY"},
+			}...)
+		}
+		for _, test := range tests {
+			db := s.open(t, 1) // what is set is so for the only connection
+			if _, err := db.ExecContext(t.Context(), test.spoil); err != nil {
+				t.Fatal(err)
+			}
+			_, err := storebun.New(t.Context(), db)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: got error %v, want one that says %q", test.name, err, test.want)
+			}
+		}
+	})
+}
+
+// What a host or a server may have set does not matter.
+func TestSettings(t *testing.T) {
+	settings := map[dialect.Name][]string{
+		dialect.PG: {
+			"default_transaction_isolation = 'serializable'",
+			"default_transaction_isolation = 'repeatable read'",
+			"bytea_output = 'escape'",
+			"client_encoding = 'LATIN1'",
+		},
+		dialect.MySQL: {
+			"SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
+			"SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+			"sql_mode = ''",
+			"sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'",
+			"names 'latin1'",
+			"sql_safe_updates = 1",
+		},
+	}
+	onEach(t, func(t *testing.T, s server) {
+		for name, list := range settings {
+			for _, setting := range list {
+				db := s.open(t, 1)
+				if db.Dialect().Name() != name {
+					continue
+				}
+				if _, err := db.ExecContext(t.Context(), "SET "+setting); err != nil {
+					t.Fatal(err)
+				}
+				useOnce(t, setting, newStore(t, db, storebun.Options{}))
+			}
+		}
+	})
+}
+
+// useOnce calls every method.
+func useOnce(t *testing.T, setting string, store *storebun.Store) {
+	t.Helper()
+	a := activation(1, "ä\\'\x00\xff")
+	m := mailFor(a)
+	ctx := t.Context()
+	check := func(op string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %s: %v", setting, op, err)
+		}
+	}
+	check("Enqueue", store.Enqueue(ctx, ask(7)))
+	check("Issue", store.Issue(ctx, start, a, 1, m))
+	if got, err := store.Find(ctx, start, a.Hash); err != nil || got != a {
+		t.Errorf("%s: Find: got %+v, %v, want %+v", setting, got, err, a)
+	}
+	mails, err := store.Lease(ctx, start, start.Add(1), 9)
+	if err != nil || len(mails) != 2 {
+		t.Errorf("%s: Lease: got %+v, %v, want 2 mails", setting, mails, err)
+	}
+	for _, m := range mails {
+		check("Settle", store.Settle(ctx, []reset.Settlement{{Mail: m.ID, Lease: m.Lease, Retry: start}}))
+	}
+	check("Redeem", store.Redeem(ctx, start, a, notice(3, a.UserID), func(context.Context) error { return nil }))
+	check("Revoke", store.Revoke(ctx, a.UserID))
+	if n, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
+		t.Errorf("%s: Purge: got %d, %v, want at least the ask and the notice", setting, n, err)
+	}
+}

@@ -1,0 +1,178 @@
+// Package servertest runs the stores on real servers. It reads where they are
+// from the environment:
+//
+//	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test
+//	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test'
+//
+// Every test makes a schema or database of its own and drops it at the end; the
+// accounts must be allowed to do that.
+package servertest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/mysqldialect"
+	"github.com/uptrace/bun/dialect/pgdialect"
+
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+const howTo = `needs a server. To run it on both:
+
+	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test \
+	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
+	go test ./servertest`
+
+// TestMain says that nothing was tested where nothing was: go test shows the
+// skips of a package that passes only with -v.
+func TestMain(m *testing.M) {
+	if os.Getenv("CI") != "true" && os.Getenv(postgresServer.env) == "" && os.Getenv(mysqlServer.env) == "" {
+		fmt.Println("testing: warning: no tests to run") // go test adds it to its summary
+		fmt.Println("servertest " + howTo)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A server is one kind of database, at the address that env has.
+type server struct {
+	name string
+	env  string
+	// fresh opens a new, empty database with at most conns connections.
+	fresh func(t *testing.T, address string, conns int) *bun.DB
+}
+
+var (
+	postgresServer = server{"PostgreSQL", "RESET_TEST_POSTGRES", freshPostgres}
+	mysqlServer    = server{"MySQL", "RESET_TEST_MYSQL", freshMySQL}
+)
+
+// onEach runs f on each server.
+func onEach(t *testing.T, f func(t *testing.T, s server)) {
+	for _, s := range []server{postgresServer, mysqlServer} {
+		t.Run(s.name, func(t *testing.T) {
+			s.address(t)
+			f(t, s)
+		})
+	}
+}
+
+func (s server) address(t *testing.T) string {
+	t.Helper()
+	address := os.Getenv(s.env)
+	switch {
+	case address != "":
+	case os.Getenv("CI") == "true":
+		t.Fatalf("%s is not set", s.env)
+	default:
+		t.Skipf("%s is not set: %s", s.env, howTo)
+	}
+	return address
+}
+
+// open returns a database that is empty but for the tables of the store.
+func (s server) open(t *testing.T, conns int) *bun.DB {
+	t.Helper()
+	db := s.empty(t, conns)
+	createSchema(t, db)
+	return db
+}
+
+func createSchema(t *testing.T, db *bun.DB) {
+	t.Helper()
+	if err := storebun.CreateSchema(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// empty returns a database without tables.
+func (s server) empty(t *testing.T, conns int) *bun.DB {
+	t.Helper()
+	return s.fresh(t, s.address(t), conns)
+}
+
+// store returns a store on a database of its own.
+func (s server) store(t *testing.T, conns int, o storebun.Options) *storebun.Store {
+	t.Helper()
+	return newStore(t, s.open(t, conns), o)
+}
+
+func newStore(t *testing.T, db *bun.DB, o storebun.Options) *storebun.Store {
+	t.Helper()
+	store, err := o.New(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func freshName() string { return "reset_test_" + strings.ToLower(rand.Text()) }
+
+// freshPostgres makes a schema, which costs less than a database.
+func freshPostgres(t *testing.T, address string, conns int) *bun.DB {
+	t.Helper()
+	config, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := freshName()
+	admin := stdlib.OpenDB(*config)
+	makeAndDrop(t, admin, "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE")
+	config.RuntimeParams["search_path"] = name
+	return pool(t, bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()), conns)
+}
+
+func freshMySQL(t *testing.T, address string, conns int) *bun.DB {
+	t.Helper()
+	config, err := mysql.ParseDSN(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := sql.Open("mysql", config.FormatDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := freshName()
+	makeAndDrop(t, admin, "CREATE DATABASE "+name, "DROP DATABASE "+name)
+	config.DBName = name
+	return openMySQL(t, config, conns)
+}
+
+func openMySQL(t *testing.T, config *mysql.Config, conns int) *bun.DB {
+	t.Helper()
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pool(t, bun.NewDB(sql.OpenDB(connector), mysqldialect.New()), conns)
+}
+
+func makeAndDrop(t *testing.T, admin *sql.DB, create, drop string) {
+	t.Helper()
+	if _, err := admin.ExecContext(t.Context(), create); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		defer admin.Close()
+		if _, err := admin.ExecContext(context.WithoutCancel(t.Context()), drop); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func pool(t *testing.T, db *bun.DB, conns int) *bun.DB {
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	t.Cleanup(func() { db.Close() })
+	return db
+}

@@ -1,0 +1,275 @@
+package servertest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/sqlstore"
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+var start = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+
+// The records of a test are numbered.
+func id(n int) (id reset.ID) {
+	binary.BigEndian.PutUint64(id[8:], uint64(n))
+	return id
+}
+
+func ask(n int) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailReset, Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
+}
+
+func activation(n int, userID string) reset.Activation {
+	return reset.Activation{
+		Hash: sha256.Sum256(binary.AppendVarint(nil, int64(n))), Request: id(n),
+		UserID: userID, Email: userID + "@example.com", Expires: start.Add(time.Hour),
+	}
+}
+
+func mailFor(a reset.Activation) *reset.Mail {
+	return &reset.Mail{ID: a.Request, Kind: reset.MailReset, UserID: a.UserID, Email: a.Email, Due: start, Expires: a.Expires}
+}
+
+func notice(n int, userID string) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
+}
+
+// count returns the number that a query has for its only result.
+func count(t *testing.T, db bun.IDB, query string) (n int) {
+	t.Helper()
+	if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+const (
+	raceConns = 30
+	raceUsers = 20
+	raceEach  = 50
+	raceMax   = 3
+)
+
+// raceIssues issues for many users at once, far more than the cap, and counts.
+func raceIssues(t *testing.T, db *bun.DB) {
+	t.Helper()
+	var failures failedQueries
+	store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+	var issued atomic.Int64
+	var wg sync.WaitGroup
+	for i := range raceUsers * raceEach {
+		wg.Go(func() {
+			a := activation(i, fmt.Sprint("user ", i%raceUsers))
+			var limit *reset.LimitError
+			switch err := store.Issue(t.Context(), start, a, raceMax, mailFor(a)); {
+			case err == nil:
+				issued.Add(1)
+			case !errors.As(err, &limit):
+				t.Errorf("Issue: %v", err)
+			case limit.RetryAfter != time.Hour:
+				t.Errorf("Issue: got RetryAfter %v, want %v", limit.RetryAfter, time.Hour)
+			}
+		})
+	}
+	wg.Wait()
+	if got := failures.Load(); got != 0 {
+		t.Errorf("%d statements failed, by deadlock for instance", got)
+	}
+	if got := issued.Load(); got != raceUsers*raceMax {
+		t.Errorf("%d Issues succeeded, want %d", got, raceUsers*raceMax)
+	}
+	if got := count(t, db, "SELECT COUNT(*) FROM (SELECT user_id FROM reset_activations GROUP BY user_id HAVING COUNT(*) = 3) users"); got != raceUsers {
+		t.Errorf("%d users have %d live requests, want %d users", got, raceMax, raceUsers)
+	}
+	if got := count(t, db, "SELECT COUNT(*) FROM reset_mails"); got != raceUsers*raceMax {
+		t.Errorf("%d mails are queued, want %d", got, raceUsers*raceMax)
+	}
+}
+
+// failedQueries counts what a store may have tried again.
+type failedQueries struct{ atomic.Int64 }
+
+func (f *failedQueries) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
+	return ctx
+}
+
+func (f *failedQueries) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	if e.Err != nil {
+		f.Add(1)
+	}
+}
+
+// The cap holds at the default isolation level, without a single failure.
+func TestRaceIssues(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) { raceIssues(t, s.open(t, raceConns)) })
+}
+
+// Of all redemptions of a user's activations one succeeds, and its password is
+// the one that is stored.
+func TestRaceRedeems(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
+			onEach(t, func(t *testing.T, s server) { raceRedeems(t, s.open(t, raceConns), elsewhere) })
+		})
+	}
+}
+
+func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
+	const users, siblings, each = 5, 3, 30
+	store := newStore(t, db, storebun.Options{UsersElsewhere: elsewhere})
+	createUsers(t, db)
+	for user := range users {
+		name := fmt.Sprint("user ", user)
+		createUser(t, db, name)
+		for i := range siblings {
+			if err := store.Issue(t.Context(), start, activation(user*siblings+i, name), 9, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var winners [users]atomic.Int64
+	var calls, succeeded atomic.Int64
+	var wg sync.WaitGroup
+	for i := range users * each {
+		user := i % users
+		name := fmt.Sprint("user ", user)
+		a := activation(user*siblings+i/users%siblings, name)
+		wg.Go(func() {
+			err := store.Redeem(t.Context(), start, a, notice(1000+i, name), func(ctx context.Context) error {
+				calls.Add(1)
+				return setPassword(ctx, db, name, fmt.Sprint("password ", i))
+			})
+			switch {
+			case err == nil:
+				succeeded.Add(1)
+				winners[user].Store(int64(i))
+			case !errors.Is(err, reset.ErrInvalidActivation):
+				t.Errorf("Redeem: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if calls.Load() != users || succeeded.Load() != users {
+		t.Errorf("%d Redeems succeeded, apply was called %d times, want one for each of %d users", succeeded.Load(), calls.Load(), users)
+	}
+	for user := range users {
+		want := fmt.Sprint("password ", winners[user].Load())
+		if got := password(t, db, fmt.Sprint("user ", user)); got != want {
+			t.Errorf("user %d has %q, want the winner's %q", user, got, want)
+		}
+	}
+	if got := count(t, db, "SELECT COUNT(*) FROM reset_activations"); got != 0 {
+		t.Errorf("%d activations are left", got)
+	}
+	if got := count(t, db, "SELECT COUNT(*) FROM reset_mails"); got != users {
+		t.Errorf("%d notices are queued, want %d", got, users)
+	}
+}
+
+// Workers take every mail once, while others enqueue and settle.
+func TestRaceLeases(t *testing.T) {
+	const mails, workers = 500, 20
+	onEach(t, func(t *testing.T, s server) {
+		store := s.store(t, raceConns, storebun.Options{})
+		var wg sync.WaitGroup
+		for i := range mails {
+			wg.Go(func() {
+				if err := store.Enqueue(t.Context(), ask(i)); err != nil {
+					t.Errorf("Enqueue: %v", err)
+				}
+			})
+		}
+		var mu sync.Mutex
+		leased := make(map[reset.ID]int)
+		for range workers {
+			wg.Go(func() {
+				for {
+					got, err := store.Lease(t.Context(), start, start.Add(time.Minute), 4)
+					if err != nil {
+						t.Errorf("Lease: %v", err)
+						return
+					}
+					mu.Lock()
+					for _, m := range got {
+						leased[m.ID]++
+					}
+					all := len(leased) == mails
+					mu.Unlock()
+					if all {
+						return
+					}
+					for _, m := range got {
+						if err := store.Settle(t.Context(), []reset.Settlement{{Mail: m.ID, Lease: m.Lease}}); err != nil {
+							t.Errorf("Settle: %v", err)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for id, n := range leased {
+			if n != 1 {
+				t.Errorf("the mail %v was leased %d times", id, n)
+			}
+		}
+	})
+}
+
+// Two transactions that lock each other out get what the driver says when one
+// of them is the victim. It must be taken for what it is.
+func TestDeadlockIsRetried(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 4)
+		d, err := sqlstore.DialectOf(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		createUsers(t, db)
+		createUser(t, db, "a")
+		createUser(t, db, "b")
+		var tries atomic.Int64
+		both := make(chan struct{})
+		var met sync.WaitGroup
+		met.Add(2)
+		go func() { met.Wait(); close(both) }()
+		var wg sync.WaitGroup
+		for _, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+			wg.Go(func() {
+				first := true
+				err := d.Retry(t.Context(), func() error {
+					tries.Add(1)
+					return db.RunInTx(t.Context(), d.TxOptions, func(ctx context.Context, tx bun.Tx) error {
+						err := setPassword(storebun.WithTx(ctx, tx), db, order[0], "one")
+						if first {
+							first = false
+							met.Done()
+							<-both
+						}
+						if err != nil {
+							return err
+						}
+						return setPassword(storebun.WithTx(ctx, tx), db, order[1], "two")
+					})
+				})
+				if err != nil {
+					t.Errorf("the transaction failed: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := tries.Load(); got != 3 {
+			t.Errorf("two transactions that wait for each other took %d tries, want 3", got)
+		}
+	})
+}

@@ -1,0 +1,36 @@
+package servertest
+
+import (
+	"testing"
+
+	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+func TestStore(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		resettest.TestStore(t, emptied(s.open(t, 10), storebun.Options{}))
+	})
+}
+
+func TestStoreElsewhere(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		resettest.TestStoreElsewhere(t, emptied(s.open(t, 10), storebun.Options{UsersElsewhere: true}))
+	})
+}
+
+// emptied removes all rows for every new store: that takes a server less time
+// than new tables.
+func emptied(db *bun.DB, o storebun.Options) func(*testing.T) reset.Store {
+	return func(t *testing.T) reset.Store {
+		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks"} {
+			if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return newStore(t, db, o)
+	}
+}

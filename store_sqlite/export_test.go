@@ -1,0 +1,58 @@
+package storesqlite
+
+import (
+	"context"
+	"sync/atomic"
+
+	"modernc.org/sqlite"
+
+	"github.com/gopassreset/reset/internal/sqlstore"
+)
+
+// Pause makes the writer wait until f has returned.
+func (s *Store) Pause(f func()) error {
+	j := newJob(nil)
+	if err := s.writer.submit(context.Background(), j); err != nil {
+		return err
+	}
+	<-j.turn
+	defer close(j.over)
+	f()
+	return nil
+}
+
+// Together runs ops in one batch and returns how each has ended.
+func (s *Store) Together(ops ...sqlstore.Op) (errs []error, err error) {
+	err = s.Pause(func() {
+		var batch []*job
+		for _, op := range ops {
+			batch = append(batch, newJob(op))
+		}
+		s.writer.commit(batch)
+		for _, j := range batch {
+			errs = append(errs, j.err)
+		}
+	})
+	return errs, err
+}
+
+// Pragma makes a setting of the writer's connection.
+func (s *Store) Pragma(setting string) (err error) {
+	pauseErr := s.Pause(func() {
+		_, err = s.writer.conn.Conn.ExecContext(context.Background(), "PRAGMA "+setting)
+	})
+	if pauseErr != nil {
+		return pauseErr
+	}
+	return err
+}
+
+// CountCommits counts those of the writer from now on.
+func (s *Store) CountCommits() (*atomic.Int64, error) {
+	var n atomic.Int64
+	err := s.writer.conn.Conn.Raw(func(conn any) error {
+		conn.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 { n.Add(1); return 0 })
+		return nil
+	})
+	return &n, err
+}

@@ -1,0 +1,539 @@
+package storesqlite_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/sqlstore"
+	"github.com/gopassreset/reset/resettest"
+	storebun "github.com/gopassreset/reset/store_bun"
+	storesqlite "github.com/gopassreset/reset/store_sqlite"
+)
+
+var start = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+
+func openStore(t *testing.T, o storesqlite.Options) *storesqlite.Store {
+	t.Helper()
+	return openPath(t, filepath.Join(t.TempDir(), "test.db"), o)
+}
+
+func openPath(t *testing.T, path string, o storesqlite.Options) *storesqlite.Store {
+	t.Helper()
+	s, err := o.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s
+}
+
+func TestStore(t *testing.T) {
+	resettest.TestStore(t, func(t *testing.T) reset.Store {
+		return openStore(t, storesqlite.Options{})
+	})
+}
+
+func TestStoreElsewhere(t *testing.T) {
+	resettest.TestStoreElsewhere(t, func(t *testing.T) reset.Store {
+		return openStore(t, storesqlite.Options{UsersElsewhere: true})
+	})
+}
+
+// The records of a test are numbered.
+func id(n int) (id reset.ID) {
+	binary.BigEndian.PutUint64(id[8:], uint64(n))
+	return id
+}
+
+func ask(n int) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailReset, Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
+}
+
+func activation(n int, userID string) reset.Activation {
+	return reset.Activation{
+		Hash: sha256.Sum256(binary.AppendVarint(nil, int64(n))), Request: id(n),
+		UserID: userID, Email: userID + "@example.com", Expires: start.Add(time.Hour),
+	}
+}
+
+func mailFor(a reset.Activation) *reset.Mail {
+	return &reset.Mail{ID: a.Request, Kind: reset.MailReset, UserID: a.UserID, Email: a.Email, Due: start, Expires: a.Expires}
+}
+
+func notice(n int, userID string) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
+}
+
+func count(t *testing.T, s *storesqlite.Store, table string) (n int) {
+	t.Helper()
+	if err := s.DB().QueryRowContext(t.Context(), "SELECT COUNT(*) FROM "+table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, []byte(strings.Repeat("not a database\n", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newer := filepath.Join(dir, "newer.db")
+	if _, err := openPath(t, newer, storesqlite.Options{}).DB().ExecContext(t.Context(), "UPDATE reset_schema SET version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ path, want string }{
+		{"", "no path"},
+		{":memory:", "not the path of a file"},
+		{"file:test.db", "not the path of a file"},
+		{filepath.Join(dir, "missing", "test.db"), "no such file"},
+		{dir, "unable to open"},
+		{text, "not a database"},
+		{newer, "version 99"},
+	} {
+		s, err := storesqlite.Open(test.path)
+		if err == nil {
+			s.Close()
+			t.Errorf("Open(%q) succeeded", test.path)
+		} else if !strings.Contains(err.Error(), test.want) {
+			t.Errorf("Open(%q): got error %q, want one that says %q", test.path, err, test.want)
+		}
+	}
+}
+
+// Characters that mean something in a DSN, a URI or SQL are a file's name.
+func TestOpenNames(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a?mode=memory", "a#b", "100%41", "a b'c\"", "ä;&=+"} {
+		openPath(t, filepath.Join(dir, name), storesqlite.Options{})
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("after Open(%q): %v", name, err)
+		}
+	}
+}
+
+func TestFileModes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s := openPath(t, path, storesqlite.Options{})
+	if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Error(err)
+		} else if got := info.Mode().Perm(); got != 0o600 {
+			t.Errorf("mode of the file%s: got %o, want 600", suffix, got)
+		}
+	}
+}
+
+func TestEveryConnectionIsSetUp(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	for range 3 {
+		conn, err := s.DB().Conn(t.Context()) // a new one each time, as none is given back
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000"} {
+			var got string
+			if err := conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+				t.Errorf("PRAGMA %s: got %q, %v, want %q", pragma, got, err, want)
+			}
+		}
+	}
+}
+
+func TestReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s := openPath(t, path, storesqlite.Options{})
+	if err := s.Issue(t.Context(), start, activation(1, "a"), 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = openPath(t, path, storesqlite.Options{})
+	if _, err := s.Find(t.Context(), start, activation(1, "a").Hash); err != nil {
+		t.Errorf("Find after the file was opened again: %v", err)
+	}
+}
+
+func TestClose(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 20 { // whoever comes too late is told
+		wg.Go(func() {
+			if err := s.Enqueue(t.Context(), ask(2+i)); err != nil && !strings.Contains(err.Error(), "closed") {
+				t.Errorf("Enqueue during Close: %v", err)
+			}
+		})
+		wg.Go(func() {
+			if err := s.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	ctx, a := t.Context(), activation(1, "a")
+	_, findErr := s.Find(ctx, start, a.Hash)
+	_, leaseErr := s.Lease(ctx, start, start, 1)
+	_, purgeErr := s.Purge(ctx, start, 1)
+	for name, err := range map[string]error{
+		"Enqueue": s.Enqueue(ctx, ask(1)),
+		"Issue":   s.Issue(ctx, start, a, 1, nil),
+		"Find":    findErr,
+		"Redeem":  s.Redeem(ctx, start, a, ask(1), func(context.Context) error { return nil }),
+		"Revoke":  s.Revoke(ctx, "a"),
+		"Lease":   leaseErr,
+		"Settle":  s.Settle(ctx, []reset.Settlement{{Mail: id(1)}}),
+		"Purge":   purgeErr,
+	} {
+		if err == nil || !strings.HasSuffix(err.Error(), "storesqlite: store is closed") {
+			t.Errorf("%s after Close: got error %v", name, err)
+		}
+	}
+}
+
+// Close lets what has begun come to its end.
+func TestCloseWaits(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	a := activation(1, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error)
+	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+		go func() { closed <- s.Close() }()
+		if err := s.Enqueue(ctx, ask(3)); err == nil || ctx.Err() != nil { // it waits until the Store is being closed
+			t.Errorf("Enqueue while Redeem has the writer and the Store is being closed: %v", err)
+		}
+		_, err := storebun.IDB(ctx, s.DB()).ExecContext(ctx, "CREATE TABLE late (n)")
+		return err
+	})
+	if err != nil {
+		t.Errorf("Redeem: %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func TestCommitsTogether(t *testing.T) {
+	const n = 300
+	s := openStore(t, storesqlite.Options{})
+	commits, err := s.CountCommits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := s.Enqueue(t.Context(), ask(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := count(t, s, "reset_mails"); got != n {
+		t.Errorf("%d mails are queued, want %d", got, n)
+	}
+	if got := commits.Load(); got < 1 || got > n/3 {
+		t.Errorf("%d parallel Enqueues took %d commits", n, got)
+	}
+}
+
+// A batch has jobs that fail, in every way, among jobs that do not.
+func TestFailuresUndoOnlyThemselves(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	insert := func(n int) sqlstore.Op {
+		return func(ctx context.Context, c sqlstore.Conn) error {
+			_, err := c.ExecContext(ctx, "INSERT INTO t VALUES (?)", n)
+			return err
+		}
+	}
+	then := func(op sqlstore.Op, err error) sqlstore.Op {
+		return func(ctx context.Context, c sqlstore.Conn) error { return errors.Join(op(ctx, c), err) }
+	}
+	nothing := func(context.Context, sqlstore.Conn) error { return nil }
+	rollback := func(ctx context.Context, c sqlstore.Conn) error { // as SQLite may do by itself
+		_, err := c.ExecContext(ctx, "ROLLBACK")
+		return errors.Join(err, errors.New("rolled back"))
+	}
+	failure := errors.New("failure")
+	verdict := fmt.Errorf("wrapped: %w", reset.ErrGone)
+	if _, err := s.DB().ExecContext(t.Context(), "CREATE TABLE t (n INTEGER PRIMARY KEY)"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		bad  sqlstore.Op
+		want string
+	}{
+		{"verdict", then(nothing, verdict), verdict.Error()},
+		{"failure after a write", then(insert(100), failure), failure.Error()},
+		{"constraint", insert(1), "constraint"},
+		{"rolled back", rollback, "rolled back"},
+		{"an error in SQL", func(ctx context.Context, c sqlstore.Conn) error {
+			_, err := c.ExecContext(ctx, "INSERT INTO missing VALUES (1)")
+			return err
+		}, "no such table"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := s.DB().ExecContext(t.Context(), "DELETE FROM t"); err != nil {
+				t.Fatal(err)
+			}
+			errs, err := s.Together(insert(1), test.bad, insert(2), test.bad, insert(3))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, err := range errs {
+				if bad := i%2 == 1; bad && (err == nil || !strings.Contains(err.Error(), test.want)) || !bad && err != nil {
+					t.Errorf("job %d: %v", i, err)
+				}
+			}
+			var got string
+			if err := s.DB().QueryRowContext(t.Context(), "SELECT group_concat(n) FROM (SELECT n FROM t ORDER BY n)").Scan(&got); err != nil || got != "1,2,3" {
+				t.Errorf("the table has %s (%v), want 1,2,3", got, err)
+			}
+		})
+	}
+}
+
+// A refusal is an answer like any other: it costs the others nothing.
+func TestVerdictsShareTheCommit(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	commits, err := s.CountCommits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert := func(ctx context.Context, c sqlstore.Conn) error {
+		_, err := c.ExecContext(ctx, "INSERT INTO reset_locks VALUES (randomblob(9), NULL, 0, 0)")
+		return err
+	}
+	refuse := func(context.Context, sqlstore.Conn) error { return &reset.LimitError{} }
+	errs, err := s.Together(insert, refuse, insert, refuse)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range errs {
+		if refused := errors.Is(err, reset.ErrTooManyRequests); refused != (i%2 == 1) {
+			t.Errorf("job %d: %v", i, err)
+		}
+	}
+	if got := commits.Load(); got != 1 {
+		t.Errorf("a batch with refusals took %d commits, want 1", got)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	testUnwritable(t, "max_page_count = 1", "max_page_count = 1000000", "full") // it can't be less than is in use
+}
+
+func TestReadOnly(t *testing.T) {
+	testUnwritable(t, "query_only = 1", "query_only = 0", "readonly")
+}
+
+func testUnwritable(t *testing.T, spoil, repair, want string) {
+	s := openStore(t, storesqlite.Options{})
+	a := activation(0, "a")
+	if err := s.Issue(t.Context(), start, a, 9, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pragma(spoil); err != nil {
+		t.Fatal(err)
+	}
+	var stored, failed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			a := activation(1+i, fmt.Sprint("user ", i))
+			switch err := s.Issue(t.Context(), start, a, 9, mailFor(a)); {
+			case err == nil:
+				stored.Add(1)
+			case strings.Contains(err.Error(), want):
+				failed.Add(1)
+			default:
+				t.Errorf("Issue: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if failed.Load() == 0 {
+		t.Errorf("nothing failed")
+	}
+	if a, m := count(t, s, "reset_activations")-1, count(t, s, "reset_mails"); int64(a) != stored.Load() || a != m {
+		t.Errorf("%d Issues succeeded, %d activations and %d mails are stored", stored.Load(), a, m)
+	}
+	if _, err := s.Find(t.Context(), start, a.Hash); err != nil {
+		t.Errorf("Find: %v", err)
+	}
+	if err := s.Redeem(t.Context(), start, a, notice(999, "a"), func(context.Context) error { return nil }); err == nil && want != "full" {
+		t.Errorf("Redeem succeeded")
+	}
+	if err := s.Pragma(repair); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Enqueue(t.Context(), ask(1000)); err != nil {
+		t.Errorf("Enqueue when there is room again: %v", err)
+	}
+}
+
+// Another process, or the host, has the lock.
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s, other := openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{})
+	tx, err := other.DB().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	waiting := make(chan error)
+	go func() { waiting <- s.Enqueue(t.Context(), ask(1)) }()
+	<-ctx.Done()
+	if err := s.Enqueue(ctx, ask(2)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Enqueue behind one that waits for the lock, with a context that has ended: %v", err)
+	}
+	if _, err := s.Find(t.Context(), start, reset.Hash{}); !errors.Is(err, reset.ErrInvalidActivation) {
+		t.Errorf("Find while the file is locked: %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; err != nil {
+		t.Errorf("Enqueue that has waited for the lock: %v", err)
+	}
+}
+
+func TestTwoStoresOnOneFile(t *testing.T) {
+	const users, each, max = 5, 20, 3
+	path := filepath.Join(t.TempDir(), "test.db")
+	stores := []*storesqlite.Store{openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{})}
+	var wg sync.WaitGroup
+	for i := range users * each {
+		wg.Go(func() {
+			a := activation(i, fmt.Sprint("user ", i%users))
+			err := stores[i%2].Issue(t.Context(), start, a, max, mailFor(a))
+			if err != nil && !errors.Is(err, reset.ErrTooManyRequests) {
+				t.Errorf("Issue: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := count(t, stores[0], "reset_activations"); got != users*max {
+		t.Errorf("%d requests are live, want %d for each of %d users", got, max, users)
+	}
+}
+
+func TestCancels(t *testing.T) {
+	const n = 10_000
+	s := openStore(t, storesqlite.Options{})
+	var wg sync.WaitGroup
+	var next, stored atomic.Int64
+	for range 16 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= n; i = next.Add(1) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%100)*20*time.Microsecond)
+				a := activation(int(i), fmt.Sprint("user ", i))
+				if s.Issue(ctx, start, a, 1, mailFor(a)) == nil {
+					stored.Add(1)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	a, m := count(t, s, "reset_activations"), count(t, s, "reset_mails")
+	if a != m || int64(a) < stored.Load() {
+		t.Errorf("%d Issues succeeded, %d activations and %d mails are stored", stored.Load(), a, m)
+	}
+	if stored.Load() == 0 || stored.Load() == n {
+		t.Errorf("%d of %d Issues succeeded: nothing was tested", stored.Load(), n)
+	}
+}
+
+// The host's password is in the file, and changed in one transaction.
+func TestHostTables(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	if _, err := s.DB().ExecContext(t.Context(), "CREATE TABLE users (id TEXT PRIMARY KEY, hash TEXT); INSERT INTO users VALUES ('a', 'old')"); err != nil {
+		t.Fatal(err)
+	}
+	password := func() (hash string) {
+		if err := s.DB().QueryRowContext(t.Context(), "SELECT hash FROM users").Scan(&hash); err != nil {
+			t.Fatal(err)
+		}
+		return hash
+	}
+	a := activation(1, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	failure := errors.New("failure")
+	for _, result := range []error{failure, nil} {
+		err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+			_, err := storebun.IDB(ctx, s.DB()).NewUpdate().Table("users").Set("hash = ?", "new").Where("id = ?", "a").Exec(ctx)
+			return errors.Join(err, result)
+		})
+		if !errors.Is(err, result) {
+			t.Errorf("Redeem: got error %v, want %v", err, result)
+		}
+		if got, want := password(), map[bool]string{true: "new", false: "old"}[result == nil]; got != want {
+			t.Errorf("after a Redeem with error %v: got password %q, want %q", err, got, want)
+		}
+	}
+}
+
+// A host that writes past the transaction waits for itself.
+func TestForgottenTransaction(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	if _, err := s.DB().ExecContext(t.Context(), "CREATE TABLE users (hash TEXT); INSERT INTO users VALUES ('old')"); err != nil {
+		t.Fatal(err)
+	}
+	a := activation(1, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	began, wrote := time.Now(), make(chan error, 1)
+	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+		_, err := s.DB().ExecContext(ctx, "UPDATE users SET hash = 'new'")
+		wrote <- err
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "storebun.IDB") {
+		t.Errorf("Redeem: got error %v, want one that says what was forgotten", err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("Redeem took %v", took)
+	}
+	if err := <-wrote; err == nil {
+		t.Errorf("the host's write succeeded behind the error")
+	}
+	var hash string
+	if err := s.DB().QueryRowContext(t.Context(), "SELECT hash FROM users").Scan(&hash); err != nil || hash != "old" {
+		t.Errorf("got password %q, %v, want the old one", hash, err)
+	}
+	if _, err := s.Find(t.Context(), start, a.Hash); err != nil {
+		t.Errorf("Find after Redeem failed: %v", err)
+	}
+	if err := s.Enqueue(t.Context(), ask(3)); err != nil {
+		t.Errorf("Enqueue after Redeem failed: %v", err)
+	}
+}
