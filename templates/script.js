@@ -1,0 +1,23 @@
+(() => {
+  const fields = document.querySelectorAll("input[type=password]");
+  const show = document.querySelector("#show");
+  const reveal = (on) => fields.forEach((f) => { f.type = on ? "text" : "password"; });
+  if (show) {
+    show.parentNode.hidden = false;
+    show.addEventListener("change", () => reveal(show.checked));
+  }
+  const form = document.querySelector("form");
+  if (!form) return;
+  let sent = false;
+  form.addEventListener("submit", (e) => {
+    if (sent) return e.preventDefault();
+    sent = true;
+    reveal(false); // or the browser would remember the password as text
+    form.querySelector("[type=submit]").setAttribute("aria-disabled", "true");
+  });
+  addEventListener("pageshow", () => { // also when the back button brings the page
+    sent = false;
+    form.querySelector("[type=submit]").removeAttribute("aria-disabled");
+    if (show) reveal(show.checked);
+  });
+})();
