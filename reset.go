@@ -1,6 +1,62 @@
-// Package reset is the "I forgot my password" of a Go web app.
+// Package reset is the "I forgot my password" of a Go web app: it mails a link
+// to a user who asks for one and saves a new password for the holder of the
+// link. It works on the host's own accounts, database, mail server and router.
 //
-// PACKAGE DOC
+//	store, err := storesqlite.Open("app.db") // or storebun.New on the host's *bun.DB
+//	svc, err := reset.New(reset.Config{
+//		Users:   users, // the host's accounts: three methods
+//		Store:   store,
+//		Mailer:  &reset.SMTPMailer{Addr: "smtp.example.com:587", From: "Example <no-reply@example.com>", Username: "app", Password: secret},
+//		BaseURL: "https://app.example.com/account", // where Pages is mounted
+//		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for Handler
+//	})
+//	var wg sync.WaitGroup
+//	wg.Go(func() { svc.Run(ctx) })                                     // sends the mail
+//	mux.Handle("/account/", http.StripPrefix("/account", svc.Pages())) // for browsers
+//	mux.Handle("/v1/auth/", svc.Handler())                             // for trusted back ends
+//	// at the end: srv.Shutdown(…); cancel ctx; wg.Wait(); store.Close()
+//
+// # Two faces
+//
+// [Service.Pages] and [Service.Forgot] are for the public. What they answer,
+// and how fast, never depends on who has an account: they write down what was
+// asked, and [Service.Run] looks the user up and mails later. A link is mailed
+// to the address that the host has stored, never to the one that was typed.
+//
+// [Service.Handler] and [Service.RequestReset] are for back ends that hold an
+// API key, or that are the host itself. They do tell who has an account, and
+// they give out activations, the secrets that mailed links carry. Whoever holds
+// an activation can take the account over.
+//
+// # What the package promises
+//
+// An activation works once, also if it is used many times at the same moment; a
+// changed password ends every other one of its user. A user has at most
+// [Config.MaxRequests] live requests, also under parallel asks. An accepted
+// request is mailed at least once, through crashes and outages, unless it
+// expires first. Opening a link uses nothing up, so mail scanners do no harm.
+// Only SHA-256 hashes of activations are stored; links are made when mail is
+// sent.
+//
+// # What the host must do
+//
+// Serve over https. End all sessions in [Users].SetPassword. Call
+// [Service.Revoke] when a password or an address was changed by other means.
+// Exempt the mount of Pages from the host's own CSRF middleware: a stricter
+// check is built in. Behind a proxy, set [Config.ClientIP] to [ClientIPBehind].
+// Keep the query of mailed links out of access logs, where it stands once.
+//
+// # Testing
+//
+// Package resettest has a Store in memory and a Mailbox for the host's own
+// tests, as in the integration example of this package, and the suites that
+// implementations of [Store], [Limiter] and [Mailer] must pass.
+//
+// # Compatibility
+//
+// The package follows semantic versioning. Interfaces here never get another
+// method; what is new comes as an optional interface. The answers of Handler
+// are stable to the byte.
 package reset
 
 import (
@@ -118,8 +174,9 @@ type Config struct {
 	SupportURL string
 	// Brand is how pages and mail look. Defaults to the host of BaseURL.
 	Brand Brand
-	// Templates overrides templates and message catalogues one by one; see the
-	// README of the templates folder. Defaults to the built-in ones.
+	// Templates overrides files of the folders templates and locales of this
+	// module one by one, by their names; templates/README.md tells how. Defaults
+	// to the built-in ones.
 	Templates fs.FS
 
 	// TTL is how long a request lives, 5 minutes to 24 hours. Defaults to 60
@@ -186,16 +243,20 @@ type Service struct {
 	random io.Reader
 	hash   chan struct{} // a slot for each HashPassword at work
 	wake   chan struct{} // tells Run that mail is due
-	ran    atomic.Bool   // Run was called
-	warned atomic.Bool   // about X-Forwarded-For
+
+	proxyKnown bool        // the host has said how to tell clients apart
+	warned     atomic.Bool // that proxyKnown should be
+	ran        atomic.Bool // Run was called
+	told       atomic.Bool // that it was not
 }
 
 // New checks cfg and returns a Service. Its error names the field at fault.
 // New starts nothing: mail is sent while Run runs.
 func New(cfg Config) (*Service, error) {
+	proxyKnown := cfg.ClientIP != nil
 	base, err := checkConfig(&cfg)
 	if err != nil {
-		return nil, fmt.Errorf("reset: Config.%w", err)
+		return nil, err
 	}
 	r, err := newRenderer(&cfg)
 	if err != nil {
@@ -209,59 +270,66 @@ func New(cfg Config) (*Service, error) {
 		random: rand.Reader,
 		hash:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		wake:   make(chan struct{}, 1),
+
+		proxyKnown: proxyKnown,
 	}, nil
 }
 
-// checkConfig fills in the defaults. Its error begins with a field's name.
+// checkConfig fills in the defaults.
 func checkConfig(c *Config) (base *url.URL, err error) {
 	switch {
 	case c.Users == nil:
-		return nil, errors.New("Users is required")
+		return nil, errors.New("reset: Config.Users is required")
 	case c.Store == nil:
-		return nil, errors.New("Store is required")
+		return nil, errors.New("reset: Config.Store is required")
 	case c.Mailer == nil:
-		return nil, errors.New("Mailer is required")
+		return nil, errors.New("reset: Config.Mailer is required")
+	}
+	if m, ok := c.Mailer.(interface{ Check() error }); ok { // SMTPMailer has it
+		if err := m.Check(); err != nil {
+			return nil, fmt.Errorf("reset: Config.Mailer: %w", err)
+		}
 	}
 	c.BaseURL = strings.TrimSuffix(c.BaseURL, "/")
 	if base, err = checkURL(c.BaseURL); err != nil {
-		return nil, fmt.Errorf("BaseURL: %w", err)
+		return nil, fmt.Errorf("reset: Config.BaseURL: %w", err)
 	}
 	if c.ResetURL == "" {
 		c.ResetURL = c.BaseURL + "/reset"
 	}
 	if u, err := checkURL(c.ResetURL); err != nil {
-		return nil, fmt.Errorf("ResetURL: %w", err)
+		return nil, fmt.Errorf("reset: Config.ResetURL: %w", err)
 	} else if u.Scheme != base.Scheme || u.Host != base.Host {
-		return nil, errors.New("ResetURL: not on the origin of BaseURL")
+		return nil, errors.New("reset: Config.ResetURL: not on the origin of BaseURL")
 	}
 	if err := checkLink(c.SignInURL, "https", "http"); err != nil {
-		return nil, fmt.Errorf("SignInURL: %w", err)
+		return nil, fmt.Errorf("reset: Config.SignInURL: %w", err)
 	}
 	if err := checkLink(c.SupportURL, "https", "http", "mailto"); err != nil {
-		return nil, fmt.Errorf("SupportURL: %w", err)
+		return nil, fmt.Errorf("reset: Config.SupportURL: %w", err)
 	}
 	for i, key := range c.APIKeys {
 		if len(key) < minKeyLength {
-			return nil, fmt.Errorf("APIKeys[%d]: shorter than %d characters", i, minKeyLength)
+			return nil, fmt.Errorf("reset: Config.APIKeys[%d]: shorter than %d characters", i, minKeyLength)
 		}
 		if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
-			return nil, fmt.Errorf("APIKeys[%d]: has a character other than visible ASCII, or a comma", i)
+			return nil, fmt.Errorf("reset: Config.APIKeys[%d]: has a character other than visible ASCII, or a comma", i)
 		}
 	}
 	if c.TTL, err = inRange(c.TTL, minTTL, defaultTTL, maxTTL); err != nil {
-		return nil, fmt.Errorf("TTL: %w", err)
+		return nil, fmt.Errorf("reset: Config.TTL: %w", err)
 	}
 	if c.MaxRequestsCeiling, err = inRange(c.MaxRequestsCeiling, 1, defaultCeiling, 10_000); err != nil {
-		return nil, fmt.Errorf("MaxRequestsCeiling: %w", err)
+		return nil, fmt.Errorf("reset: Config.MaxRequestsCeiling: %w", err)
 	}
 	if c.MaxRequests, err = inRange(c.MaxRequests, 1, min(defaultMaxRequests, c.MaxRequestsCeiling), c.MaxRequestsCeiling); err != nil {
-		return nil, fmt.Errorf("MaxRequests: %w", err)
+		return nil, fmt.Errorf("reset: Config.MaxRequests: %w", err)
 	}
 	if c.MinPassword, err = inRange(c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes); err != nil {
-		return nil, fmt.Errorf("MinPassword: %w", err)
+		return nil, fmt.Errorf("reset: Config.MinPassword: %w", err)
 	}
 	if c.Workers, err = inRange(c.Workers, 1, defaultWorkers, 1000); err != nil {
-		return nil, fmt.Errorf("Workers: %w", err)
+		return nil, fmt.Errorf("reset: Config.Workers: %w", err)
 	}
 	if c.PerClient == nil {
 		c.PerClient = NewMemoryLimiter(20, time.Minute)
@@ -279,7 +347,7 @@ func checkConfig(c *Config) (base *url.URL, err error) {
 		c.Brand.Name = base.Hostname()
 	}
 	if err := c.Brand.check(base); err != nil {
-		return nil, fmt.Errorf("Brand.%w", err)
+		return nil, fmt.Errorf("reset: Config.Brand.%w", err)
 	}
 	return base, nil
 }
@@ -394,7 +462,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	}
 	failpoint.Hit("issued")
 	if m != nil {
-		s.wakeRun()
+		s.queued(ctx)
 	}
 	return activation, nil
 }
@@ -439,6 +507,7 @@ func (s *Service) forgot(ctx context.Context, email, client, locale string) erro
 	if err != nil {
 		return fmt.Errorf("reset: enqueue: %w", err)
 	}
+	s.queued(ctx)
 	return nil
 }
 
@@ -493,7 +562,7 @@ func (s *Service) ChangePassword(ctx context.Context, activation, newPassword st
 		return fmt.Errorf("reset: redeem: %w", err)
 	}
 	s.event(ctx, slog.LevelInfo, "password_changed", "user", user.ID)
-	s.wakeRun()
+	s.queued(ctx)
 	return nil
 }
 
@@ -654,7 +723,12 @@ func (s *Service) randomDuration(most time.Duration) (time.Duration, error) {
 	return time.Duration(n.Int64()) * time.Millisecond, nil
 }
 
-func (s *Service) wakeRun() {
+// queued tells Run that there is mail, or the operator that nobody here sends
+// it.
+func (s *Service) queued(ctx context.Context) {
+	if !s.ran.Load() && s.told.CompareAndSwap(false, true) {
+		s.event(ctx, slog.LevelInfo, "run_elsewhere", "hint", "mail is queued, and sent by a process that calls Run")
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:

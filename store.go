@@ -13,10 +13,13 @@ import (
 // A Store is safe for use from many goroutines and many processes at a time.
 // Each method is one transaction and is all or nothing, also under a cancelled
 // context: after an error the caller may not know whether the transaction was
-// committed, but never sees half of it. A Store knows the time only from its
+// committed, but never sees half of it. A failure is never mistaken for a
+// verdict: what was not read for certain is not ErrInvalidActivation, ErrGone
+// or a *LimitError. A Store knows the time only from its
 // arguments. Times have millisecond precision: stores may truncate what is
 // finer. Hashes, ids, user ids (at most 255 bytes) and addresses compare as
-// bytes, whatever the collation of the database.
+// bytes, whatever the collation of the database; every string is stored as it
+// is.
 //
 // Nothing that a Store is given is a secret: it sees the SHA-256 of an
 // activation, never the activation.
@@ -51,8 +54,9 @@ type Store interface {
 	// activation of the user and every reset mail bound to the user is removed
 	// and notice is queued, in the transaction that uses a up.
 	//
-	// Redeem calls apply at most once, never again after a failure, and lets
-	// its panic pass. What happens when apply fails depends on where the users
+	// Redeem calls apply at most once, never again after a failure, with a
+	// context that has the values of ctx. It lets apply's panic pass and wraps
+	// apply's error. What happens when apply fails depends on where the users
 	// live, which is said once when a store is opened:
 	//
 	// In the same database, apply runs inside the transaction, which it reaches
@@ -64,8 +68,9 @@ type Store interface {
 	// transaction of their own; claimed activations are not live. Then apply
 	// runs. If it returns nil the claim becomes a success. If it returns an
 	// error that wraps ErrNotChanged or a *PasswordError, the activations are
-	// live again. Any other error, a panic or a crash leaves them used up. One
-	// claim at a time can be held for a user; it ends when it is settled or
+	// live again, unless they were revoked meanwhile. Any other error, a panic
+	// or a crash leaves them used up. The outcome is written down even if ctx
+	// has ended. One claim at a time can be held for a user; it ends when it is settled or
 	// after 60 s. While another call holds it, Redeem returns
 	// ErrInvalidActivation.
 	Redeem(ctx context.Context, now time.Time, a Activation, notice Mail, apply func(context.Context) error) error
@@ -74,7 +79,7 @@ type Store interface {
 	// bound to the user. Notices stay queued.
 	Revoke(ctx context.Context, userID string) error
 
-	// Lease returns at most n mails with Due <= now < Expires, those with the
+	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires, those with the
 	// earliest Due first, and none that another call was given. Each is
 	// returned with Due = until, a fresh Lease and Attempts one higher, as it
 	// is now stored.

@@ -1,0 +1,411 @@
+package reset
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopassreset/reset/internal/failpoint"
+)
+
+const (
+	leaseTime     = time.Minute
+	exchangeTime  = 30 * time.Second // what Mailer.Send has
+	storeTime     = 10 * time.Second // what a call of the store or of Users has
+	drainTime     = 10 * time.Second // what exchanges have once Run is to end
+	leastLeft     = 5 * time.Minute  // a link that lives shorter is not mailed
+	pollEvery     = time.Second
+	purgeEvery    = time.Minute
+	purgeBatch    = 1000
+	settleTries   = 3
+	jitterPercent = 30
+)
+
+// backOff is how long a mail waits after each failed attempt, the last for all
+// further ones.
+var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute}
+
+// Run sends the mail that is queued, and removes what has expired, until ctx
+// ends. Any number of processes may run it on one store, also several times;
+// processes that serve requests need not, as long as one somewhere does.
+//
+// A mail is sent once, but for the rare attempt whose outcome got lost, in a
+// crash for instance: that is made again, since a reset mail too many is better
+// than none. A mail that the server refuses for now is tried again after 5 s,
+// 30 s, 2 min, 5 min and then every 10 min, each ± 30 %, until it expires.
+//
+// When ctx ends Run takes no more mail, gives the exchanges with the mail
+// server 10 s to finish and frees what it still holds for other processes. It
+// returns nil, or an error if it had to cut an exchange off.
+func (s *Service) Run(ctx context.Context) error {
+	s.ran.Store(true)
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers)}
+
+	var wg sync.WaitGroup
+	wg.Go(func() { d.purgeAll(ctx) })
+	for d.stop.Err() == nil {
+		d.round(work, &wg)
+	}
+	overtime := time.AfterFunc(drainTime, cut)
+	defer overtime.Stop()
+	wg.Wait()
+	if n := d.cut.Load(); n > 0 {
+		return fmt.Errorf("reset: run: %d exchanges with the mail server were cut off", n)
+	}
+	return nil
+}
+
+// A delivery is one call of Run.
+type delivery struct {
+	*Service
+	stop     context.Context // ends when Run is to end
+	slots    chan struct{}   // holds a token for each worker that is not free
+	failures int             // of Lease, in a row
+	cut      atomic.Int64    // exchanges that had no time to finish
+}
+
+// round leases no more mails than workers are free and hands them out. It
+// returns at once if there may be more, and otherwise after a while.
+func (d *delivery) round(work context.Context, wg *sync.WaitGroup) {
+	free := d.takeSlots()
+	if free == 0 {
+		return
+	}
+	mails, err := d.lease(work, free)
+	jobs := group(mails)
+	for range free - len(jobs) {
+		<-d.slots
+	}
+	for _, job := range jobs {
+		wg.Go(func() {
+			defer func() { <-d.slots }()
+			d.work(work, job)
+		})
+	}
+	switch {
+	case err != nil:
+		d.failures++
+		d.event(work, slog.LevelError, "lease_failed", "error", err)
+		d.pause(min(pollEvery<<min(d.failures, 4), storeTime))
+	case len(mails) == 0:
+		d.failures = 0
+		d.pause(pollEvery)
+	}
+}
+
+// takeSlots waits for a free worker and returns how many are free. It returns
+// 0 when Run is to end.
+func (d *delivery) takeSlots() (n int) {
+	select {
+	case d.slots <- struct{}{}:
+		n = 1
+	case <-d.stop.Done():
+		return 0
+	}
+	for {
+		select {
+		case d.slots <- struct{}{}:
+			n++
+		default:
+			return n
+		}
+	}
+}
+
+// lease runs on the context of the work: a lease that is cut off half-way
+// would hold a mail for nothing.
+func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
+	ctx, cancel := context.WithTimeout(work, storeTime)
+	defer cancel()
+	now := time.Now()
+	return d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
+}
+
+// pause waits until mail is queued here or may be due from elsewhere.
+func (d *delivery) pause(most time.Duration) {
+	t := time.NewTimer(jitter(most))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-d.wake:
+	case <-d.stop.Done():
+	}
+}
+
+func jitter(t time.Duration) time.Duration {
+	percent := 100 - jitterPercent + rand.N(2*jitterPercent+1)
+	return t * time.Duration(percent) / 100
+}
+
+// group makes one job of the asks for one address, and one of any other mail.
+func group(mails []Mail) (jobs [][]Mail) {
+	asks := make(map[string]int)
+	for _, m := range mails {
+		if m.Kind == MailReset && m.UserID == "" {
+			if i, ok := asks[m.Email]; ok {
+				jobs[i] = append(jobs[i], m)
+				continue
+			}
+			asks[m.Email] = len(jobs)
+		}
+		jobs = append(jobs, []Mail{m})
+	}
+	return jobs
+}
+
+// work does one job. Whatever happens, its mails are settled or run out of
+// their leases.
+func (d *delivery) work(ctx context.Context, job []Mail) {
+	failpoint.Hit("leased")
+	defer func() {
+		if p := recover(); p != nil {
+			d.event(ctx, slog.LevelError, "panic", "type", fmt.Sprintf("%T", p))
+			d.retry(ctx, job, errors.New("panic"))
+		}
+	}()
+	if d.stop.Err() != nil {
+		d.settle(ctx, freed(job, time.Now()))
+		return
+	}
+	if job[0].Kind == MailNotice {
+		d.deliverNotice(ctx, job[0])
+		return
+	}
+	d.deliverReset(ctx, job)
+}
+
+// deliverReset mails one link for a job: to the user who has the address, if
+// there is one.
+func (d *delivery) deliverReset(ctx context.Context, job []Mail) {
+	var late, live []Mail
+	for _, m := range job {
+		if time.Until(m.Expires) < leastLeft {
+			late = append(late, m)
+		} else {
+			live = append(live, m)
+		}
+	}
+	d.giveUp(ctx, late, "mail_expired", nil)
+	if len(live) > 0 {
+		d.deliverLive(ctx, live)
+	}
+}
+
+func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
+	m, others := job[0], job[1:]
+	user, err := d.lookUp(ctx, m)
+	switch {
+	case errors.Is(err, ErrNoUser):
+		d.settle(ctx, removed(job))
+		return
+	case err != nil:
+		d.retry(ctx, job, err)
+		return
+	}
+	activation, err := d.issue(ctx, &m, user)
+	switch {
+	case errors.Is(err, ErrGone):
+		d.settle(ctx, freed(others, time.Now()))
+		return
+	case errors.Is(err, ErrTooManyRequests):
+		d.giveUp(ctx, job, "over_cap", nil, "user", user.ID)
+		return
+	case err != nil:
+		d.retry(ctx, job, err)
+		return
+	}
+	d.settle(ctx, removed(others))
+	query := "?activation=" + url.QueryEscape(activation)
+	d.exchange(ctx, m, Message{
+		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
+		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
+	})
+}
+
+// lookUp returns the user whom a mail is for.
+func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	user, err := d.findUser(ctx, m.Email)
+	if err == nil && m.UserID != "" && m.UserID != user.ID {
+		return User{}, fmt.Errorf("%w: the address is another user's now", ErrNoUser)
+	}
+	return user, err
+}
+
+// issue mints the activation of one attempt, under the lease, which it renews.
+func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	activation, a, err := d.mint(user, m.ID, m.Expires)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	m.Due = now.Add(leaseTime)
+	if err := d.cfg.Store.Issue(ctx, now, a, d.cfg.MaxRequests, m); err != nil {
+		return "", fmt.Errorf("reset: issue: %w", err)
+	}
+	m.UserID = user.ID
+	failpoint.Hit("minted")
+	return activation, nil
+}
+
+func (d *delivery) deliverNotice(ctx context.Context, m Mail) {
+	d.exchange(ctx, m, Message{
+		ID: m.ID.String(), Kind: MailNotice, To: m.Email, Name: salutation(m.Name), Locale: m.Locale,
+		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
+	})
+}
+
+// exchange hands a message to the mail server and settles its mail.
+func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
+	now := time.Now()
+	if m.Due.Sub(now) < exchangeTime {
+		return // whoever takes over the lease would send it a second time
+	}
+	if d.stop.Err() != nil {
+		d.settle(ctx, freed([]Mail{m}, now))
+		return
+	}
+	if err := d.render.mail(&msg, m.Expires.Sub(now)); err != nil {
+		d.retry(ctx, []Mail{m}, fmt.Errorf("reset: render mail: %w", err))
+		return
+	}
+	err := d.send(ctx, msg)
+	failpoint.Hit("sent")
+	switch {
+	case err == nil:
+		d.settle(ctx, removed([]Mail{m}))
+		d.event(ctx, slog.LevelInfo, "mail_sent", mailAttrs(m)...)
+	case errors.Is(err, ErrUndeliverable):
+		d.giveUp(ctx, []Mail{m}, "mail_undeliverable", err)
+	default:
+		if ctx.Err() != nil {
+			d.cut.Add(1)
+		}
+		d.retry(ctx, []Mail{m}, err)
+	}
+}
+
+func (d *delivery) send(ctx context.Context, msg Message) error {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+	defer cancel()
+	return d.cfg.Mailer.Send(ctx, msg)
+}
+
+// retry frees mails for a later attempt, each at its own time, or gives up
+// those that would then be too late.
+func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
+	var again, late []Mail
+	var settlements []Settlement
+	for _, m := range mails {
+		wait := jitter(backOff[min(max(m.Attempts, 1), len(backOff))-1])
+		at := time.Now().Add(wait)
+		last := m.Expires
+		if m.Kind == MailReset {
+			last = last.Add(-leastLeft)
+		}
+		if at.After(last) {
+			late = append(late, m)
+			continue
+		}
+		again = append(again, m)
+		settlements = append(settlements, Settlement{Mail: m.ID, Lease: m.Lease, Retry: at})
+	}
+	for _, m := range again {
+		d.event(ctx, slog.LevelError, "mail_failed", append(mailAttrs(m), "error", cause)...)
+	}
+	d.settle(ctx, settlements)
+	d.giveUp(ctx, late, "mail_expired", cause)
+}
+
+// giveUp removes mails and says why.
+func (d *delivery) giveUp(ctx context.Context, mails []Mail, event string, cause error, attrs ...any) {
+	if cause != nil {
+		attrs = append(attrs, "error", cause)
+	}
+	for _, m := range mails {
+		d.event(ctx, slog.LevelWarn, event, append(mailAttrs(m), attrs...)...)
+	}
+	d.settle(ctx, removed(mails))
+}
+
+// mailAttrs leaves the address out: it may be one that has no account.
+func mailAttrs(m Mail) []any {
+	attrs := []any{"mail", m.ID.String(), "kind", string(m.Kind), "attempt", m.Attempts}
+	if m.UserID != "" {
+		attrs = append(attrs, "user", m.UserID)
+	}
+	return attrs
+}
+
+func removed(mails []Mail) []Settlement { return freed(mails, time.Time{}) }
+
+func freed(mails []Mail, retry time.Time) (done []Settlement) {
+	for _, m := range mails {
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry})
+	}
+	return done
+}
+
+// settle also works when Run has run out of time: what has been sent must not
+// be sent again. If the store does not answer, the leases run out.
+func (d *delivery) settle(ctx context.Context, done []Settlement) {
+	if len(done) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	failpoint.Hit("settling")
+	for try := 1; ; try++ {
+		err := d.cfg.Store.Settle(ctx, done)
+		if err == nil {
+			return
+		}
+		if try == settleTries || ctx.Err() != nil {
+			d.event(ctx, slog.LevelError, "settle_failed", "error", err)
+			return
+		}
+		select {
+		case <-time.After(jitter(time.Second)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// purgeAll removes what has expired, now and then.
+func (d *delivery) purgeAll(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := d.purge(ctx); err != nil && ctx.Err() == nil {
+			d.event(ctx, slog.LevelError, "purge_failed", "error", err)
+		}
+		t.Reset(jitter(purgeEvery))
+	}
+}
+
+func (d *delivery) purge(ctx context.Context) error {
+	for n := purgeBatch; n == purgeBatch; {
+		var err error
+		if n, err = d.cfg.Store.Purge(ctx, time.Now(), purgeBatch); err != nil {
+			return fmt.Errorf("reset: purge: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package reset
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxBody         = 16 << 10 // bytes
+	handlerDeadline = 10 * time.Second
+)
+
+// An answer is one literal response in JSON.
+type answer struct {
+	status int
+	body   string
+}
+
+// The literal answers, misspellings included: clients may compare them.
+var (
+	answerOK               = answer{http.StatusOK, `{"message":"ok"}`}
+	answerBadRequest       = answer{http.StatusBadRequest, `{"error":"BAD_REQUEST","message":"One or more body params are invalid."}`}
+	answerTooLarge         = answer{http.StatusRequestEntityTooLarge, answerBadRequest.body}
+	answerUnsupported      = answer{http.StatusUnsupportedMediaType, answerBadRequest.body}
+	answerUnauthorized     = answer{http.StatusUnauthorized, `{"error":"UNAUTHORIZED","message":"The API key is missing or invalid."}`}
+	answerForbidden        = answer{http.StatusForbidden, `{"error":"FORBIDDEN","message":"Browsers may not call this endpoint."}`}
+	answerNotFound         = answer{http.StatusNotFound, `{"error":"NOT_FOUND","message":"Not found."}`}
+	answerMethodNotAllowed = answer{http.StatusMethodNotAllowed, `{"error":"METHOD_NOT_ALLOWED","message":"Use POST."}`}
+	answerTooMany          = answer{http.StatusTooManyRequests, `{"error":"TOO_MANY_REQUESTS","message":"It seems that you send too much requests. Please check your inbox to reset your pasword."}`}
+	answerUnknown          = answer{http.StatusInternalServerError, `{"error":"UNKNOWN_ERROR","message":"An unknown error has occured."}`}
+)
+
+func (a answer) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	io.WriteString(w, a.body)
+}
+
+// Handler returns the handler for trusted back ends, which answers
+//
+//	POST /v1/auth/reset-password {"email", "maxRequests", "preventEmailSending"}
+//	POST /v1/auth/new-password   {"requestId", "newPassword"}
+//
+// with the header "Authorization: KEY" or "Authorization: Bearer KEY". Its
+// answers tell whether an address has an account, and activations, which take
+// accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",
+// behind [http.StripPrefix] if that is not at the root.
+//
+// It panics if Config.APIKeys is empty.
+func (s *Service) Handler() http.Handler {
+	if len(s.cfg.APIKeys) == 0 {
+		panic("reset: Handler needs Config.APIKeys")
+	}
+	keys := make([][sha256.Size]byte, len(s.cfg.APIKeys))
+	for i, key := range s.cfg.APIKeys {
+		keys[i] = sha256.Sum256([]byte(key))
+	}
+	routes := map[string]jsonRoute{
+		"/v1/auth/reset-password": s.postResetPassword,
+		"/v1/auth/new-password":   s.postNewPassword,
+	}
+	return s.guard(func(w http.ResponseWriter, r *http.Request) {
+		route := routes[r.URL.Path]
+		switch {
+		case route == nil:
+			answerNotFound.write(w)
+		case r.Method != http.MethodPost:
+			w.Header().Set("Allow", http.MethodPost)
+			answerMethodNotAllowed.write(w)
+		case !authorized(r, keys):
+			w.Header().Set("WWW-Authenticate", `Bearer realm="reset"`)
+			answerUnauthorized.write(w)
+		case len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0:
+			answerForbidden.write(w)
+		case !isJSON(r):
+			answerUnsupported.write(w)
+		default:
+			s.serveJSON(w, r, route)
+		}
+	}, func(w http.ResponseWriter, _ *http.Request) { answerUnknown.write(w) })
+}
+
+// guard gives a handler its deadline and answers its panics with failed.
+func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), handlerDeadline)
+		defer cancel()
+		r = r.WithContext(ctx)
+		tracked := &tracker{ResponseWriter: w}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(p)
+			}
+			// The value may hold anything of the host's, a password even.
+			s.event(ctx, slog.LevelError, "panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			if !tracked.wrote {
+				clear(w.Header())
+				failed(w, r)
+			}
+		}()
+		next(tracked, r)
+	})
+}
+
+// tracker remembers whether the response has begun.
+type tracker struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (t *tracker) WriteHeader(status int) {
+	t.wrote = true
+	t.ResponseWriter.WriteHeader(status)
+}
+
+func (t *tracker) Write(b []byte) (int, error) {
+	t.wrote = true
+	return t.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (t *tracker) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// authorized compares hashes, all of them, so that the time it takes says
+// nothing about a key.
+func authorized(r *http.Request, keys [][sha256.Size]byte) bool {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return false
+	}
+	key := values[0]
+	if scheme, rest, ok := strings.Cut(key, " "); ok && strings.EqualFold(scheme, "Bearer") {
+		key = rest
+	}
+	sum := sha256.Sum256([]byte(key))
+	match := 0
+	for i := range keys {
+		match |= subtle.ConstantTimeCompare(sum[:], keys[i][:])
+	}
+	return match == 1
+}
+
+// isJSON reports whether the body is JSON in UTF-8 and not compressed.
+func isJSON(r *http.Request) bool {
+	kind, params, err := mediaType(r)
+	charset, ok := params["charset"]
+	return err == nil && kind == "application/json" && (!ok || strings.EqualFold(charset, "utf-8"))
+}
+
+func mediaType(r *http.Request) (kind string, params map[string]string, err error) {
+	values := r.Header.Values("Content-Type")
+	if len(values) != 1 || len(r.Header.Values("Content-Encoding")) > 0 {
+		return "", nil, errors.New("not one plain media type")
+	}
+	return mime.ParseMediaType(values[0])
+}
+
+// A jsonRoute answers for the members of a body.
+type jsonRoute func(context.Context, map[string]any) (answer, error)
+
+// serveJSON reads the body and answers with what route makes of its members.
+func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute) {
+	body, err := readBody(w, r)
+	var m map[string]any
+	if err == nil {
+		if m, err = members(body); err != nil {
+			err = fmt.Errorf("%w: %w", ErrBadRequest, err)
+		}
+	}
+	a := answerOK
+	if err == nil {
+		a, err = route(r.Context(), m)
+	}
+	if err != nil {
+		a = s.answerTo(r.Context(), w, err)
+	}
+	a.write(w)
+}
+
+// readBody reads a body of bounded size in bounded time.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// Without this a client that sends byte by byte would hold the handler.
+	// Not every ResponseWriter can do it; the size is bounded all the same.
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(handlerDeadline))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		rc.SetReadDeadline(time.Time{})
+		return body, nil
+	case errors.As(err, &tooLarge):
+		return nil, err
+	}
+	w.Header().Set("Connection", "close")
+	return nil, fmt.Errorf("%w: body: %w", ErrBadRequest, err)
+}
+
+// answerTo turns an error into an answer, and logs what the operator must know.
+func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error) answer {
+	var tooLarge *http.MaxBytesError
+	var limit *LimitError
+	var password *PasswordError
+	switch {
+	case errors.As(err, &tooLarge):
+		return answerTooLarge
+	case errors.Is(err, ErrBadRequest), errors.Is(err, ErrInvalidActivation), errors.As(err, &password):
+		return answerBadRequest
+	case errors.As(err, &limit):
+		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
+		return answerTooMany
+	}
+	s.failure(ctx, err)
+	return answerUnknown
+}
+
+// failure logs an error that was answered with a 500, quietly where nobody
+// waited for the answer.
+func (s *Service) failure(ctx context.Context, err error) {
+	level := slog.LevelError
+	if errors.Is(ctx.Err(), context.Canceled) {
+		level = slog.LevelDebug
+	}
+	s.event(ctx, level, "request_failed", "error", err)
+}
+
+// wholeSeconds rounds up, to 1 at least.
+func wholeSeconds(d time.Duration) int {
+	return max(1, int(math.Ceil(d.Seconds())))
+}
+
+func (s *Service) postResetPassword(ctx context.Context, m map[string]any) (answer, error) {
+	email, err := stringMember(m, "email")
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: email: %w", ErrBadRequest, err)
+	}
+	maxRequests, err := intMember(m, "maxRequests")
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: maxRequests: %w", ErrBadRequest, err)
+	}
+	prevent, err := boolMember(m, "preventEmailSending")
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: preventEmailSending: %w", ErrBadRequest, err)
+	}
+	activation, err := s.RequestReset(ctx, email, RequestOptions{MaxRequests: maxRequests, PreventEmailSending: prevent})
+	if err != nil || activation == "" {
+		return answerOK, err
+	}
+	return answer{http.StatusOK, `{"activation":"` + activation + `"}`}, nil
+}
+
+func (s *Service) postNewPassword(ctx context.Context, m map[string]any) (answer, error) {
+	activation, err := stringMember(m, "requestId")
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: requestId: %w", ErrBadRequest, err)
+	}
+	password, err := stringMember(m, "newPassword")
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: newPassword: %w", ErrBadRequest, err)
+	}
+	return answerOK, s.ChangePassword(ctx, activation, password)
+}

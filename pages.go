@@ -1,0 +1,424 @@
+package reset
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// answerCrossOrigin is what a single-page app on another origin gets.
+var answerCrossOrigin = answer{http.StatusForbidden, `{"error":"FORBIDDEN","message":"Cross-origin requests are refused."}`}
+
+// checkLength is how much of an activation's hash a form is bound by.
+const checkLength = 12
+
+// Pages returns the handler for browsers: HTML pages that work without
+// JavaScript, and JSON for single-page apps on the same routes. Nothing that it
+// answers, or when, tells who has an account. Mount it where Config.BaseURL
+// says, with [http.StripPrefix].
+//
+//	GET  /forgot               the form
+//	POST /forgot               form: email; JSON: {"email"}
+//	GET  /reset?activation=…   from the mail: takes the activation out of the URL
+//	GET  /reset                the form
+//	POST /reset                form: password, confirm; JSON: {"activation", "newPassword"}
+//	GET  /revoke?activation=…  "it wasn't me", likewise
+//	POST /revoke               ends all live links of the user; JSON: {"activation"}
+//	GET  /done, /revoked       where the forms lead
+//
+// The JSON answers are {"message":"ok"}, or an object with the members error
+// and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
+// UNKNOWN_ERROR (500), and for a refused password PASSWORD_REFUSED (400) with
+// the member reason of [PasswordError].
+//
+// GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
+// are refused here: exempt the mount from the host's own CSRF middleware.
+func (s *Service) Pages() http.Handler {
+	p := &pages{Service: s, origin: http.NewCrossOriginProtection()}
+	// Behind a proxy that rewrites Host, the origin can only be known from here.
+	if err := p.origin.AddTrustedOrigin(s.base.Scheme + "://" + s.base.Host); err != nil {
+		panic(fmt.Sprintf("reset: Pages: the origin of a checked BaseURL: %v", err))
+	}
+	p.cookie = http.Cookie{Name: "reset", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	if s.base.Scheme == "https" {
+		p.cookie.Name, p.cookie.Secure = "__Host-reset", true
+	}
+
+	type route struct{ get, post http.HandlerFunc }
+	routes := map[string]route{
+		"":         {get: p.toForgot},
+		"/":        {get: p.toForgot},
+		"/forgot":  {p.page("forgot"), p.post(p.postForgot, p.jsonForgot)},
+		"/reset":   {p.link("/reset", "choose"), p.post(p.postReset, p.jsonReset)},
+		"/done":    {get: p.page("done")},
+		"/revoke":  {p.link("/revoke", "revoke"), p.post(p.postRevoke, p.jsonRevoke)},
+		"/revoked": {get: p.page("revoked")},
+	}
+	return s.guard(func(w http.ResponseWriter, r *http.Request) {
+		p.warnOfProxy(r)
+		route := routes[r.URL.Path]
+		switch {
+		case route.get == nil:
+			p.write(w, r, http.StatusNotFound, page{Name: "notfound"})
+		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+			route.get(w, r)
+		case r.Method == http.MethodPost && route.post != nil:
+			route.post(w, r)
+		default:
+			w.Header().Set("Allow", "GET, HEAD")
+			if route.post != nil {
+				w.Header().Set("Allow", "GET, HEAD, POST")
+			}
+			p.write(w, r, http.StatusMethodNotAllowed, page{Name: "notfound"})
+		}
+	}, func(w http.ResponseWriter, r *http.Request) {
+		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
+	})
+}
+
+type pages struct {
+	*Service
+	origin *http.CrossOriginProtection
+	cookie http.Cookie // its name and attributes
+}
+
+// headers sets what every response of Pages has.
+func (p *pages) headers(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Robots-Tag", "noindex")
+	// Not no-referrer: under that a form posts "Origin: null".
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Content-Security-Policy", p.render.csp())
+}
+
+// write answers with a page.
+func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg page) {
+	var b bytes.Buffer
+	if err := p.render.page(&b, p.language(r), pg); err != nil {
+		p.failure(r.Context(), fmt.Errorf("reset: page %s: %w", pg.Name, err))
+		status = http.StatusInternalServerError
+		b.Reset()
+		b.WriteString("Something went wrong.\n")
+	}
+	p.headers(w)
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h.Set("Vary", "Accept-Language")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+func (p *pages) language(r *http.Request) string {
+	return p.render.language(r.Header.Get("Accept-Language"))
+}
+
+// page serves a page that depends on nothing.
+func (p *pages) page(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { p.write(w, r, http.StatusOK, page{Name: name}) }
+}
+
+// redirect leads to a route with 303, which turns a POST into a GET.
+func (p *pages) redirect(w http.ResponseWriter, path string) {
+	p.headers(w)
+	w.Header().Set("Location", p.cfg.BaseURL+path)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+func (p *pages) toForgot(w http.ResponseWriter, _ *http.Request) { p.redirect(w, "/forgot") }
+
+// link serves the two routes that mail leads to. With an activation in the
+// query it moves that to a cookie and redirects to the clean URL, which shows
+// a form. The cookie is SameSite=Lax: a Strict one would be withheld on a click
+// that comes from webmail.
+func (p *pages) link(path, form string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if query := r.URL.Query(); query.Has("activation") {
+			p.keepActivation(w, r, query.Get("activation"), path)
+			return
+		}
+		activation := p.activation(r)
+		_, user, err := p.find(r.Context(), activation)
+		if err != nil {
+			p.refuse(w, r, err)
+			return
+		}
+		p.write(w, r, http.StatusOK, page{Name: form, Email: user.Email, Check: checkOf(activation)})
+	}
+}
+
+func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activation, path string) {
+	a, _, err := p.find(r.Context(), activation)
+	if err != nil && !errors.Is(err, ErrInvalidActivation) {
+		p.refuse(w, r, err)
+		return
+	}
+	c := p.cookie
+	if left := time.Until(a.Expires); err == nil && left >= time.Second {
+		c.Value, c.MaxAge = activation, int(left/time.Second)
+	} else {
+		c.MaxAge = -1 // an earlier link's cookie must not answer for this one
+	}
+	http.SetCookie(w, &c)
+	p.redirect(w, path)
+	// The URL of this very response is a secret.
+	w.Header().Set("Referrer-Policy", "no-referrer")
+}
+
+func (p *pages) clearCookie(w http.ResponseWriter) {
+	c := p.cookie
+	c.MaxAge = -1
+	http.SetCookie(w, &c)
+}
+
+// activation returns what the cookie holds, or "".
+func (p *pages) activation(r *http.Request) string {
+	cookies := r.CookiesNamed(p.cookie.Name)
+	if len(cookies) != 1 {
+		return ""
+	}
+	return cookies[0].Value
+}
+
+// checkOf is what binds a form to the activation it was shown for: a second
+// link, opened or planted meanwhile, has replaced the cookie.
+func checkOf(activation string) string {
+	h, _ := hashActivation(activation)
+	return base64.RawURLEncoding.EncodeToString(h[:])[:checkLength]
+}
+
+// refuse answers an error with a page.
+func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var tooLarge *http.MaxBytesError
+	var limit *LimitError
+	switch {
+	case errors.Is(err, ErrInvalidActivation):
+		p.write(w, r, http.StatusBadRequest, page{Name: "invalid"})
+	case errors.As(err, &tooLarge):
+		p.write(w, r, http.StatusRequestEntityTooLarge, page{Name: "failed"})
+	case errors.Is(err, ErrBadRequest):
+		p.write(w, r, http.StatusBadRequest, page{Name: "failed"})
+	case errors.As(err, &limit):
+		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
+		p.write(w, r, http.StatusTooManyRequests, page{Name: "limited", Wait: limit.RetryAfter})
+	default:
+		p.failure(r.Context(), err)
+		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
+	}
+}
+
+// post serves a POST by the media type of its body, from its own origin only.
+func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route func(*http.Request) jsonRoute) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		crossOrigin := p.origin.Check(r) != nil
+		kind, _, err := mediaType(r)
+		switch {
+		case isJSON(r):
+			p.headers(w)
+			if crossOrigin {
+				answerCrossOrigin.write(w)
+				return
+			}
+			p.serveJSON(w, r, route(r))
+		case crossOrigin:
+			p.write(w, r, http.StatusForbidden, page{Name: "failed"})
+		case err != nil || kind != "application/x-www-form-urlencoded":
+			p.write(w, r, http.StatusUnsupportedMediaType, page{Name: "failed"})
+		default:
+			values, err := readForm(w, r)
+			if err != nil {
+				p.refuse(w, r, err)
+				return
+			}
+			form(w, r, values)
+		}
+	}
+}
+
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, fmt.Errorf("%w: form: %w", ErrBadRequest, err)
+	}
+	return values, nil
+}
+
+func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Values) {
+	email := form.Get("email")
+	switch err := p.ask(r, email); {
+	case err == nil:
+		p.write(w, r, http.StatusOK, page{Name: "sent", Email: email})
+	case errors.Is(err, ErrBadRequest):
+		problem := "invalid"
+		if email == "" {
+			problem = "missing"
+		}
+		if !utf8.ValidString(email) || len(email) > 4*maxAddress {
+			email = ""
+		}
+		p.write(w, r, http.StatusBadRequest, page{Name: "forgot", Email: email, Field: "email", Problem: problem})
+	default:
+		p.refuse(w, r, err)
+	}
+}
+
+// ask is Forgot for the client that sent r.
+func (p *pages) ask(r *http.Request, email string) error {
+	client := p.cfg.ClientIP(r)
+	if client == "" {
+		return fmt.Errorf("reset: Config.ClientIP does not know the client at %q", r.RemoteAddr)
+	}
+	return p.forgot(r.Context(), email, client, p.language(r))
+}
+
+// bound returns the activation in the cookie if the form was shown for it. It
+// has answered otherwise.
+func (p *pages) bound(w http.ResponseWriter, r *http.Request, form url.Values) (activation string, ok bool) {
+	activation = p.activation(r)
+	if activation == "" || subtle.ConstantTimeCompare([]byte(form.Get("check")), []byte(checkOf(activation))) != 1 {
+		p.write(w, r, http.StatusBadRequest, page{Name: "reopen"})
+		return "", false
+	}
+	return activation, true
+}
+
+func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Values) {
+	activation, ok := p.bound(w, r, form)
+	if !ok {
+		return
+	}
+	_, user, err := p.find(r.Context(), activation)
+	if err != nil {
+		p.refuse(w, r, err)
+		return
+	}
+	again := page{Name: "choose", Email: user.Email, Check: checkOf(activation), Field: "password"}
+	password := form.Get("password")
+	switch {
+	case password == "":
+		again.Problem = "missing"
+	case password != form.Get("confirm"):
+		again.Field, again.Problem = "confirm", "differs"
+	default:
+		err := p.ChangePassword(r.Context(), activation, password)
+		var refused *PasswordError
+		if err == nil {
+			p.clearCookie(w)
+			p.redirect(w, "/done")
+			return
+		}
+		if !errors.As(err, &refused) {
+			p.refuse(w, r, err)
+			return
+		}
+		again.Problem = refused.Reason
+		if refused.Message != "" {
+			again.Problem, again.Message = "custom", refused.Message
+		}
+	}
+	p.write(w, r, http.StatusBadRequest, again)
+}
+
+func (p *pages) postRevoke(w http.ResponseWriter, r *http.Request, form url.Values) {
+	activation, ok := p.bound(w, r, form)
+	if !ok {
+		return
+	}
+	if err := p.revokeBy(r.Context(), activation); err != nil {
+		p.refuse(w, r, err)
+		return
+	}
+	p.clearCookie(w)
+	p.redirect(w, "/revoked")
+}
+
+// revokeBy ends all links of the user whom an activation belongs to.
+func (p *pages) revokeBy(ctx context.Context, activation string) error {
+	a, _, err := p.find(ctx, activation)
+	if err != nil {
+		return err
+	}
+	if err := p.Revoke(ctx, a.UserID); err != nil {
+		return err
+	}
+	p.event(ctx, slog.LevelWarn, "revoked_by_user", "user", a.UserID)
+	return nil
+}
+
+func (p *pages) jsonForgot(r *http.Request) jsonRoute {
+	return func(_ context.Context, m map[string]any) (answer, error) {
+		email, err := stringMember(m, "email")
+		if err != nil {
+			return answer{}, fmt.Errorf("%w: email: %w", ErrBadRequest, err)
+		}
+		return answerOK, p.ask(r, email)
+	}
+}
+
+func (p *pages) jsonReset(*http.Request) jsonRoute {
+	return func(ctx context.Context, m map[string]any) (answer, error) {
+		activation, err := stringMember(m, "activation")
+		if err != nil {
+			return answer{}, fmt.Errorf("%w: activation: %w", ErrBadRequest, err)
+		}
+		password, err := stringMember(m, "newPassword")
+		if err != nil {
+			return answer{}, fmt.Errorf("%w: newPassword: %w", ErrBadRequest, err)
+		}
+		err = p.ChangePassword(ctx, activation, password)
+		if refused := (*PasswordError)(nil); errors.As(err, &refused) {
+			return answerRefused(refused), nil
+		}
+		return answerOK, err
+	}
+}
+
+func answerRefused(e *PasswordError) answer {
+	body, err := json.Marshal(struct {
+		Error   string `json:"error"`
+		Reason  string `json:"reason"`
+		Message string `json:"message"`
+	}{"PASSWORD_REFUSED", e.Reason, cmp.Or(e.Message, "The password was refused.")})
+	if err != nil { // strings always marshal
+		return answerBadRequest
+	}
+	return answer{http.StatusBadRequest, string(body)}
+}
+
+func (p *pages) jsonRevoke(*http.Request) jsonRoute {
+	return func(ctx context.Context, m map[string]any) (answer, error) {
+		activation, err := stringMember(m, "activation")
+		if err != nil {
+			return answer{}, fmt.Errorf("%w: activation: %w", ErrBadRequest, err)
+		}
+		return answerOK, p.revokeBy(ctx, activation)
+	}
+}
+
+// warnOfProxy says once that a proxy seems to stand in front of a host that
+// does not know of it: all clients would then share one limit.
+func (p *pages) warnOfProxy(r *http.Request) {
+	if p.proxyKnown || r.Header.Get("X-Forwarded-For") == "" {
+		return
+	}
+	if ip, ok := remoteIP(r); ok && ip.IsPrivate() && p.warned.CompareAndSwap(false, true) {
+		p.event(r.Context(), slog.LevelWarn, "proxy_unknown", "hint", "set Config.ClientIP to reset.ClientIPBehind with the addresses of your proxies")
+	}
+}
