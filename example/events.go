@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// eventsKept is how many events the page shows at most.
+const eventsKept = 40
+
+// events is a slog.Handler that passes every record on to another one, and
+// keeps the latest that have the attribute "event", as all of the library have.
+type events struct {
+	slog.Handler
+	name string // of the event, if WithAttrs has said it
+	ring *ring
+}
+
+// An event is a record as the page shows it.
+type event struct {
+	Number int
+	Time   time.Time
+	Level  slog.Level
+	Name   string
+	Attrs  string
+}
+
+func newEvents(next slog.Handler) *events { return &events{Handler: next, ring: new(ring)} }
+
+// Handle implements slog.Handler.
+func (e *events) Handle(ctx context.Context, r slog.Record) error {
+	name, attrs := e.name, []string(nil)
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "event":
+			name = a.Value.String()
+		case "stack": // long, and in the log
+		default:
+			attrs = append(attrs, a.String())
+		}
+		return true
+	})
+	if name != "" {
+		e.ring.add(event{Time: r.Time, Level: r.Level, Name: name, Attrs: strings.Join(attrs, " ")})
+	}
+	return e.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (e *events) WithAttrs(attrs []slog.Attr) slog.Handler {
+	with := *e
+	with.Handler = e.Handler.WithAttrs(attrs)
+	for _, a := range attrs {
+		if a.Key == "event" {
+			with.name = a.Value.String()
+		}
+	}
+	return &with
+}
+
+// WithGroup implements slog.Handler.
+func (e *events) WithGroup(name string) slog.Handler {
+	with := *e
+	with.Handler = e.Handler.WithGroup(name)
+	return &with
+}
+
+// latest returns what was kept, the latest first.
+func (e *events) latest() []event { return e.ring.latest() }
+
+// A ring keeps the latest events.
+type ring struct {
+	mu    sync.Mutex
+	count int
+	kept  [eventsKept]event
+}
+
+func (r *ring) add(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count++
+	e.Number = r.count
+	r.kept[r.count%eventsKept] = e
+}
+
+func (r *ring) latest() (all []event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.kept {
+		if e.Number > 0 {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b event) int { return b.Number - a.Number })
+	return all
+}
