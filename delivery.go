@@ -226,7 +226,7 @@ func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
 	d.settle(ctx, removed(others))
 	query := "?activation=" + url.QueryEscape(activation)
 	d.exchange(ctx, m, Message{
-		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
+		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: user.Name, Locale: cmp.Or(user.Locale, m.Locale),
 		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
 	})
 }
@@ -262,7 +262,7 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error
 
 func (d *delivery) deliverNotice(ctx context.Context, m Mail) {
 	d.exchange(ctx, m, Message{
-		ID: m.ID.String(), Kind: MailNotice, To: m.Email, Name: salutation(m.Name), Locale: m.Locale,
+		ID: m.ID.String(), Kind: MailNotice, To: m.Email, Name: m.Name, Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
 	})
 }

@@ -169,9 +169,10 @@ type mailView struct {
 	Button, OnButton        string // colours
 }
 
-// mail fills in Subject, Text and HTML from the facts of m. left is how long a
-// reset link still lives.
+// mail fills in Subject, Text and HTML from the facts of m, after it has taken
+// away a Name that might be none. left is how long a reset link still lives.
 func (r *renderer) mail(m *Message, left time.Duration) error {
+	m.Name = salutation(m.Name)
 	html, text := r.mailHTML[m.Kind], r.mailText[m.Kind]
 	if html == nil || text == nil {
 		return fmt.Errorf("no mail %q", m.Kind)
