@@ -131,9 +131,13 @@ func (p *pages) page(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { p.write(w, r, http.StatusOK, page{Name: name}) }
 }
 
-// redirect leads to a route with 303, which turns a POST into a GET.
 func (p *pages) redirect(w http.ResponseWriter, path string) {
 	p.headers(w)
+	p.seeOther(w, path)
+}
+
+// seeOther leads to a route with 303, which turns a POST into a GET.
+func (p *pages) seeOther(w http.ResponseWriter, path string) {
 	w.Header().Set("Location", p.cfg.BaseURL+path)
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -173,9 +177,9 @@ func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activatio
 		c.MaxAge = -1 // an earlier link's cookie must not answer for this one
 	}
 	http.SetCookie(w, &c)
-	p.redirect(w, path)
-	// The URL of this very response is a secret.
-	w.Header().Set("Referrer-Policy", "no-referrer")
+	p.headers(w)
+	w.Header().Set("Referrer-Policy", "no-referrer") // the URL of this very response is a secret
+	p.seeOther(w, path)
 }
 
 func (p *pages) clearCookie(w http.ResponseWriter) {
