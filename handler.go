@@ -205,14 +205,14 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	rc.SetReadDeadline(time.Now().Add(handlerDeadline))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
-	switch {
-	case err == nil:
+	if err == nil {
 		rc.SetReadDeadline(time.Time{})
 		return body, nil
-	case errors.As(err, &tooLarge):
+	}
+	w.Header().Set("Connection", "close") // nobody waits for the rest
+	if errors.As(err, &tooLarge) {
 		return nil, err
 	}
-	w.Header().Set("Connection", "close")
 	return nil, fmt.Errorf("%w: body: %w", ErrBadRequest, err)
 }
 

@@ -139,7 +139,7 @@ type selectHook struct{ read chan struct{} }
 func (selectHook) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
 func (h selectHook) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if strings.Contains(e.Query, `FROM "users"`) {
+	if e.Operation() == "SELECT" {
 		h.read <- struct{}{}
 	}
 }

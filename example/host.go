@@ -37,7 +37,7 @@ type host struct {
 
 // newHost returns a host that is ready to run.
 func newHost(ctx context.Context, o options, log *slog.Logger) (_ *host, err error) {
-	h := &host{options: o, events: newEvents(log.Handler()), attempts: reset.NewMemoryLimiter(20, time.Minute)}
+	h := &host{options: o, events: newEvents(log.Handler()), attempts: reset.NewMemoryLimiter(100, 10*time.Minute)}
 	h.log = slog.New(h.events)
 	defer func() {
 		if err != nil {
