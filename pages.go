@@ -83,6 +83,11 @@ func (s *Service) Pages() http.Handler {
 			p.write(w, r, http.StatusMethodNotAllowed, page{Name: "notfound"})
 		}
 	}, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && isJSON(r) {
+			p.headers(w)
+			answerUnknown.write(w)
+			return
+		}
 		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
 	})
 }

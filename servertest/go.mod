@@ -27,6 +27,7 @@ require (
 	golang.org/x/sys v0.41.0 // indirect
 	golang.org/x/text v0.30.0 // indirect
 	golang.org/x/time v0.11.0 // indirect
+	pgregory.net/rapid v1.3.0 // indirect
 )
 
 replace github.com/gopassreset/reset => ../

@@ -1,0 +1,148 @@
+package browsertest
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+
+	"github.com/gopassreset/reset"
+)
+
+// everyPage leads to each page of the journey, the faults and the mails, and
+// calls visit there.
+func everyPage(t *testing.T, b *tab, email string, visit func(name string, response *network.Response)) {
+	t.Helper()
+	h := b.h
+	ask := func(email string) *network.Response {
+		b.open(h.base + "/forgot")
+		b.write("#email", email)
+		return b.submit()
+	}
+	at := func(name, path string, response *network.Response) {
+		t.Helper()
+		if got := b.location(); got != h.base+path {
+			t.Fatalf("%s: the page is at %s, want %s", name, got, path)
+		}
+		visit(name, response)
+	}
+
+	at("forgot", "/forgot", b.open(h.base+"/forgot"))
+	at("forgot-error", "/forgot", ask("robin"))
+	at("sent", "/forgot", ask("nobody@example.com"))
+	h.limiter.on.Store(true)
+	at("limited", "/forgot", ask(email))
+	h.limiter.on.Store(false)
+	h.store.down.Store(true)
+	at("failed", "/forgot", ask(email))
+	h.store.down.Store(false)
+	at("notfound", "/nowhere", b.open(h.base+"/nowhere"))
+
+	if _, err := h.service.RequestReset(t.Context(), email, reset.RequestOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m := h.mail(t, email)
+	visit("mail-reset", b.open(h.publish(m.HTML)))
+	at("revoke", "/revoke", b.open(m.RevokeLink))
+	at("revoked", "/revoked", b.submit())
+
+	link := h.link(t, email)
+	at("choose", "/reset", b.open(link))
+	at("choose-short", "/reset", b.choose("short"))
+	b.fill(newPassword, newPassword+"!")
+	at("choose-differs", "/reset", b.submit())
+	call(b, network.ClearBrowserCookies, cdp.Empty{})
+	at("reopen", "/reset", b.choose(newPassword))
+	b.open(link)
+	at("done", "/done", b.choose(newPassword))
+	at("invalid", "/reset", b.open(link))
+	visit("mail-notice", b.open(h.publish(h.mail(t, email).HTML)))
+}
+
+func (b *tab) setLook(scheme string, width int64) {
+	b.t.Helper()
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme},
+		{Name: "prefers-reduced-motion", Value: "reduce"},
+	}})
+	b.do(chromedp.EmulateViewport(width, 800))
+}
+
+// A finding of axe-core.
+type finding struct {
+	ID     string   `json:"id"`
+	Help   string   `json:"help"`
+	Impact string   `json:"impact"`
+	Where  []string `json:"where"`
+}
+
+const runAxe = `axe.run(document, {resultTypes: ["violations"]}).then((r) => r.violations.map((v) => (
+	{id: v.id, help: v.help, impact: v.impact, where: v.nodes.map((n) => n.html)})))`
+
+func (b *tab) findings() []finding {
+	b.t.Helper()
+	if !evaluate[bool](b, `typeof axe !== "undefined"`) {
+		evaluate[chromedp.Void](b, axe)
+	}
+	return value(b, chromedp.Evaluate[[]finding](runAxe, chromedp.EvalAwaitPromise))
+}
+
+// Every page, in languages of three scripts and both directions, is accessible
+// by the rules of axe-core in light and in dark, and fits on a narrow screen.
+func TestLooks(t *testing.T) {
+	folder := os.Getenv("RESET_TEST_SCREENSHOTS")
+	for _, lang := range []string{"en", "de", "ar", "ja"} {
+		t.Run(lang, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			email := "robin@example.com"
+			h.users.add(email, lang)
+			b := newTab(t, h)
+			call(b, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": lang}})
+			everyPage(t, b, email, func(name string, _ *network.Response) {
+				if got := evaluate[string](b, "document.documentElement.lang"); got != lang {
+					t.Errorf("%s: the language is %q", name, got)
+				}
+				for _, look := range []struct {
+					name, scheme string
+					width        int64
+				}{{"light", "light", 1280}, {"dark", "dark", 1280}, {"narrow", "light", 320}} {
+					b.setLook(look.scheme, look.width)
+					at := name + "-" + look.name
+					b.capture(folder, filepath.Join(lang, at+".png"))
+					if got := evaluate[int64](b, "document.documentElement.scrollWidth"); got > look.width {
+						t.Errorf("%s: %d pixels wide", at, got)
+					}
+					if strings.HasPrefix(name, "mail") || look.name == "narrow" {
+						continue
+					}
+					for _, f := range b.findings() {
+						t.Errorf("%s: %s (%s, %s): %q", at, f.Help, f.ID, f.Impact, f.Where)
+					}
+				}
+				b.setLook("light", 1280)
+			})
+		})
+	}
+}
+
+// capture leaves a picture in a folder, if there is one.
+func (b *tab) capture(folder, name string) {
+	b.t.Helper()
+	if folder == "" {
+		return
+	}
+	picture := value(b, chromedp.FullScreenshot(100))
+	path := filepath.Join(folder, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, picture, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}

@@ -1,0 +1,331 @@
+package servertest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/mysqldialect"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+
+	"github.com/gopassreset/reset"
+	storebun "github.com/gopassreset/reset/store_bun"
+	storesqlite "github.com/gopassreset/reset/store_sqlite"
+)
+
+// sqliteFile is the third database. It needs no server.
+var sqliteFile = server{name: "SQLite"}
+
+// onAll runs f on each server and on SQLite, side by side.
+func onAll(t *testing.T, f func(t *testing.T, s server)) {
+	t.Run(sqliteFile.name, func(t *testing.T) {
+		t.Parallel()
+		f(t, sqliteFile)
+	})
+	onEach(t, func(t *testing.T, s server) {
+		t.Parallel()
+		f(t, s)
+	})
+}
+
+// A place is where a host keeps its tables and the store's: a database that any
+// number of processes can open.
+type place struct {
+	Kind      string // the name of a server
+	DSN       string
+	Elsewhere string // the DSN of the users' database, if it is another one
+}
+
+// newPlace makes a place that is gone when the test is over.
+func newPlace(t testing.TB, s server, elsewhere bool) place {
+	t.Helper()
+	p := place{Kind: s.name, DSN: newDSN(t, s)}
+	if elsewhere {
+		p.Elsewhere = newDSN(t, s)
+	}
+	h := openHost(t, p)
+	for _, create := range []string{
+		"CREATE TABLE users (id VARCHAR(255) NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL, hash VARCHAR(255) NOT NULL)",
+		"CREATE UNIQUE INDEX users_email ON users (email)",
+		"CREATE TABLE sessions (user_id VARCHAR(255) NOT NULL)",
+		"CREATE INDEX sessions_user ON sessions (user_id)",
+	} {
+		if _, err := h.users.db.ExecContext(t.Context(), create); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.close()
+	return p
+}
+
+func newDSN(t testing.TB, s server) string {
+	t.Helper()
+	if s.name == sqliteFile.name {
+		return filepath.Join(t.TempDir(), "app.db")
+	}
+	address := os.Getenv(s.env)
+	if address == "" {
+		t.Skipf("%s is not set: %s", s.env, howTo)
+	}
+	name := freshName()
+	create, drop := "CREATE SCHEMA "+name, "DROP SCHEMA "+name
+	driver := "pgx"
+	dsn := ""
+	if s.name == mysqlServer.name {
+		config, err := mysql.ParseDSN(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.DBName = name
+		driver, dsn = "mysql", config.FormatDSN()
+	} else {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		q.Set("search_path", name)
+		u.RawQuery = q.Encode()
+		dsn, drop = u.String(), drop+" CASCADE"
+	}
+	admin, err := sql.Open(driver, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.ExecContext(t.Context(), create); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		defer admin.Close()
+		if _, err := admin.ExecContext(context.WithoutCancel(t.Context()), drop); err != nil {
+			t.Error(err)
+		}
+	})
+	return dsn
+}
+
+// A host has a place open.
+type host struct {
+	place
+	store reset.Store
+	db    *bun.DB // the store's
+	users accounts
+	close func()
+}
+
+const hostConns = 12
+
+func (p place) open(ctx context.Context) (*host, error) {
+	h := &host{place: p}
+	var err error
+	if p.Kind == sqliteFile.name {
+		store, err := storesqlite.Options{UsersElsewhere: p.Elsewhere != ""}.Open(p.DSN)
+		if err != nil {
+			return nil, err
+		}
+		h.store, h.db = store, store.DB()
+		h.close = func() { store.Close() }
+	} else {
+		if h.db, err = openDB(p.Kind, p.DSN); err != nil {
+			return nil, err
+		}
+		h.close = func() { h.db.Close() }
+		if err := storebun.CreateSchema(ctx, h.db); err != nil {
+			return nil, err
+		}
+		if h.store, err = (storebun.Options{UsersElsewhere: p.Elsewhere != ""}).New(ctx, h.db); err != nil {
+			return nil, err
+		}
+	}
+	h.users = accounts{h.db}
+	if p.Elsewhere != "" {
+		if h.users.db, err = openDB(p.Kind, p.Elsewhere); err != nil {
+			return nil, err
+		}
+		closeStore := h.close
+		h.close = func() { closeStore(); h.users.db.Close() }
+	}
+	return h, nil
+}
+
+func openDB(kind, dsn string) (*bun.DB, error) {
+	var db *bun.DB
+	switch kind {
+	case sqliteFile.name:
+		sqldb, err := sql.Open("sqlite", "file:"+dsn+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_txlock=immediate")
+		if err != nil {
+			return nil, err
+		}
+		db = bun.NewDB(sqldb, sqlitedialect.New())
+	case postgresServer.name:
+		config, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			return nil, err
+		}
+		db = bun.NewDB(stdlib.OpenDB(*config), pgdialect.New())
+	default:
+		sqldb, err := sql.Open("mysql", dsn)
+		if err != nil {
+			return nil, err
+		}
+		db = bun.NewDB(sqldb, mysqldialect.New())
+	}
+	db.SetMaxOpenConns(hostConns)
+	db.SetMaxIdleConns(hostConns)
+	return db, nil
+}
+
+func openHost(t testing.TB, p place) *host {
+	t.Helper()
+	h, err := p.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.close)
+	return h
+}
+
+// service returns a service that hands its mail to the server at an address.
+func (h *host) service(mailServer string, log slog.Handler) (*reset.Service, error) {
+	return reset.New(reset.Config{
+		Users: h.users,
+		Store: prompt{h.store},
+		Mailer: &reset.SMTPMailer{
+			Addr: mailServer, From: "Example <no-reply@example.com>", InsecureNoTLS: true,
+		},
+		BaseURL:   "https://app.example.com/account",
+		PerClient: reset.Unlimited,
+		Logger:    slog.New(log),
+	})
+}
+
+// prompt makes asks due at once: tests do not wait.
+type prompt struct{ reset.Store }
+
+func (p prompt) Enqueue(ctx context.Context, m reset.Mail) error {
+	m.Due = m.Expires.Add(-time.Hour)
+	return p.Store.Enqueue(ctx, m)
+}
+
+// drain runs the service until no mail is queued.
+func (h *host) drain(ctx context.Context, service *reset.Service) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	run, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(run) }()
+	err := h.waitUntilSent(ctx)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+func (h *host) waitUntilSent(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left, err := number(ctx, h.db, "SELECT COUNT(*) FROM reset_mails")
+		if err != nil {
+			return err
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d mails are left: %w", left, ctx.Err())
+		}
+	}
+}
+
+// number returns what a query has for its only result.
+func number(ctx context.Context, db bun.IDB, query string, args ...any) (n int, err error) {
+	err = db.QueryRowContext(ctx, query, args...).Scan(&n)
+	return n, err
+}
+
+// accounts are the host's: a password and sessions for each user.
+type accounts struct{ db *bun.DB }
+
+func emailOf(user string) string { return user + "@example.com" }
+
+func hashOf(password string) string { return "hash of " + password }
+
+func (u accounts) add(t testing.TB, users ...string) {
+	t.Helper()
+	for _, user := range users {
+		if _, err := u.db.ExecContext(t.Context(), "INSERT INTO users (id, email, hash) VALUES (?, ?, 'old')", user, emailOf(user)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.db.ExecContext(t.Context(), "INSERT INTO sessions (user_id) VALUES (?)", user); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// state returns a user's password and how many sessions there are.
+func (u accounts) state(t testing.TB, user string) (hash string, sessions int) {
+	t.Helper()
+	err := u.db.QueryRowContext(t.Context(),
+		"SELECT hash, (SELECT COUNT(*) FROM sessions WHERE user_id = ?) FROM users WHERE id = ?", user, user).Scan(&hash, &sessions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash, sessions
+}
+
+func (u accounts) FindByEmail(ctx context.Context, address string) (user reset.User, err error) {
+	err = u.db.QueryRowContext(ctx, "SELECT id, email FROM users WHERE email = ?", address).Scan(&user.ID, &user.Email)
+	if errors.Is(err, sql.ErrNoRows) {
+		return user, reset.ErrNoUser
+	}
+	return user, err
+}
+
+func (accounts) HashPassword(_ context.Context, password string) (string, error) {
+	return hashOf(password), nil
+}
+
+func (u accounts) SetPassword(ctx context.Context, userID, hash string) error {
+	if tx, ok := storebun.Tx(ctx); ok {
+		return save(ctx, tx, userID, hash)
+	}
+	return u.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return save(ctx, tx, userID, hash) })
+}
+
+func save(ctx context.Context, tx bun.Tx, userID, hash string) error {
+	result, err := tx.ExecContext(ctx, "UPDATE users SET hash = ? WHERE id = ?", hash, userID)
+	if err != nil {
+		return err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return reset.ErrNoUser
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = ?", userID)
+	return err
+}
+
+// mustExec makes a statement that must not fail.
+func mustExec(t testing.TB, db bun.IDB, query string, args ...any) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatalf("%s: %v", strings.TrimSpace(query), err)
+	}
+}
