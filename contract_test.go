@@ -293,6 +293,7 @@ func TestContractRefuses(t *testing.T) {
 			`{"requestId":"` + activation + `","newPassword":"` + goodPassword + `\u0000"}`, `{"requestId":"` + activation + `","newPassword":"` + goodPassword + "\xff" + `"}`,
 			newPassword(activation, goodPassword) + `{}`,
 			// What has not the form of an activation is not even looked up.
+			newPassword(strings.Repeat("A", 23), goodPassword), newPassword(strings.Repeat("A", 23)+"\n", goodPassword), newPassword(strings.Repeat("A", 24)+"\n", goodPassword), newPassword(strings.Repeat("A", 28), goodPassword),
 			newPassword("", goodPassword), newPassword(activation[1:], goodPassword), newPassword(activation+"A", goodPassword), newPassword(activation+"=", goodPassword),
 			newPassword(activation[:23]+"=", goodPassword), newPassword(activation[:23]+"+", goodPassword), newPassword(activation[:23]+"/", goodPassword),
 			newPassword(activation[:23]+" ", goodPassword), newPassword(activation[:23]+"\n", goodPassword), newPassword(" "+activation, goodPassword), newPassword(activation[:22]+"é", goodPassword),

@@ -177,11 +177,16 @@ func openDB(kind, dsn string) (*bun.DB, error) {
 		}
 		db = bun.NewDB(stdlib.OpenDB(*config), pgdialect.New())
 	default:
-		sqldb, err := sql.Open("mysql", dsn)
+		config, err := mysql.ParseDSN(dsn)
 		if err != nil {
 			return nil, err
 		}
-		db = bun.NewDB(sqldb, mysqldialect.New())
+		config.Logger = &mysql.NopLogger{} // it tells of every connection that a test cuts
+		connector, err := mysql.NewConnector(config)
+		if err != nil {
+			return nil, err
+		}
+		db = bun.NewDB(sql.OpenDB(connector), mysqldialect.New())
 	}
 	db.SetMaxOpenConns(hostConns)
 	db.SetMaxIdleConns(hostConns)

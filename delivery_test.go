@@ -1,0 +1,517 @@
+package reset_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
+)
+
+// A postman is a Mailer that keeps what it is given, with the time, and does
+// with the n-th message, counted from 0, what do says.
+type postman struct {
+	do func(ctx context.Context, n int, m reset.Message) error
+
+	mu   sync.Mutex
+	sent []reset.Message
+	at   []time.Time
+}
+
+func (p *postman) Send(ctx context.Context, m reset.Message) error {
+	p.mu.Lock()
+	n := len(p.sent)
+	p.sent, p.at = append(p.sent, m), append(p.at, time.Now())
+	p.mu.Unlock()
+	if p.do == nil {
+		return nil
+	}
+	return p.do(ctx, n, m)
+}
+
+func (p *postman) messages() []reset.Message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]reset.Message(nil), p.sent...)
+}
+
+// A round is a service with a postman, in a bubble of synctest.
+type round struct {
+	*reset.Service
+	host   *host
+	store  *resettest.MemStore
+	post   *postman
+	events *events
+}
+
+func inBubble(t *testing.T, edit func(*reset.Config), f func(t *testing.T, r round)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := round{host: newHost(ann, bob), post: new(postman), events: newEvents()}
+		r.Service, r.store, _ = newService(t, r.host, func(c *reset.Config) {
+			c.Mailer, c.Logger = r.post, slog.New(r.events)
+			if edit != nil {
+				edit(c)
+			}
+		})
+		f(t, r)
+	})
+}
+
+func (r round) request(t *testing.T, email string) string {
+	t.Helper()
+	id, err := r.RequestReset(t.Context(), email, reset.RequestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (r round) ask(t *testing.T, email string) {
+	t.Helper()
+	if err := r.Forgot(t.Context(), email, "192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDeliverySchedule(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		down := errors.New("421 try later")
+		r.post.do = func(context.Context, int, reset.Message) error { return down }
+		first := r.request(t, ann.Email)
+		run(t, r.Service)
+		time.Sleep(2 * time.Hour)
+
+		want := []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute}
+		if n := len(r.post.at); n < 6 || n > 10 {
+			t.Errorf("%d attempts within an hour; want 6 to 10", n)
+		}
+		for i := 1; i < len(r.post.at); i++ {
+			d, w := r.post.at[i].Sub(r.post.at[i-1]), want[min(i, len(want))-1]
+			if d < w*7/10 || d > w*13/10+2*time.Second { // 2 s for looking at the queue
+				t.Errorf("attempt %d came after %v; want %v ± 30 %%", i+1, d, w)
+			}
+		}
+		if last := r.post.sent[len(r.post.sent)-1]; r.post.at[len(r.post.at)-1].After(last.Expires.Add(-5 * time.Minute)) {
+			t.Error("a link was mailed that lived less than 5 minutes")
+		}
+		if n := len(r.events.named("mail_failed")); n < len(r.post.sent)-1 {
+			t.Errorf("%d events for %d failed attempts", n, len(r.post.sent))
+		}
+		if n := len(r.events.named("mail_expired")); n != 1 {
+			t.Errorf("%d events mail_expired; want 1", n)
+		}
+		drained(t, r.store)
+		ids := map[string]bool{first: true}
+		for _, m := range r.post.sent {
+			ids[activationOf(t, m)] = true
+			if m.ID != r.post.sent[0].ID {
+				t.Errorf("attempts have the Message.IDs %s and %s", r.post.sent[0].ID, m.ID)
+			}
+		}
+		if len(ids) != len(r.post.sent)+1 {
+			t.Errorf("%d activations for %d attempts and the answer", len(ids), len(r.post.sent))
+		}
+	})
+}
+
+func TestDeliveryAttemptsStayValid(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.MaxRequests = 1 }, func(t *testing.T, r round) {
+		r.post.do = func(_ context.Context, n int, _ reset.Message) error {
+			if n < 3 {
+				return errors.New("no answer to DATA")
+			}
+			return nil
+		}
+		r.ask(t, ann.Email)
+		run(t, r.Service)
+		time.Sleep(10 * time.Minute)
+		sent := r.post.messages()
+		if len(sent) != 4 {
+			t.Fatalf("%d attempts; want 4: a retry joins its request though the cap is 1", len(sent))
+		}
+		if err := r.ChangePassword(t.Context(), activationOf(t, sent[0]), "a new secret of mine"); err != nil {
+			t.Errorf("the first attempt's link: %v", err)
+		}
+		if err := r.ChangePassword(t.Context(), activationOf(t, sent[3]), "another secret"); !errors.Is(err, reset.ErrInvalidActivation) {
+			t.Errorf("the last attempt's link after a change: %v; want ErrInvalidActivation", err)
+		}
+	})
+}
+
+func TestDeliveryGivesUp(t *testing.T) {
+	for _, kind := range []string{"reset", "notice"} {
+		t.Run(kind, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r round) {
+				r.post.do = func(_ context.Context, _ int, m reset.Message) error {
+					if string(m.Kind) != kind {
+						return nil
+					}
+					return fmt.Errorf("550 no such mailbox: %w", reset.ErrUndeliverable)
+				}
+				id := r.request(t, ann.Email)
+				run(t, r.Service)
+				time.Sleep(time.Second)
+				if err := r.ChangePassword(t.Context(), id, "a new secret of mine"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				if n := len(r.post.messages()); n != 2 {
+					t.Errorf("%d messages; want 2", n)
+				}
+				if n := len(r.events.named("mail_undeliverable")); n != 1 {
+					t.Errorf("%d events mail_undeliverable; want 1", n)
+				}
+				drained(t, r.store)
+			})
+		})
+	}
+}
+
+func TestDeliveryTo(t *testing.T) {
+	for _, tt := range []struct {
+		name, ask string
+		answer    reset.User // of FindByEmail, whatever it is asked
+		to        string     // "" for no mail
+	}{
+		{"stored address", "ANN@example.com", reset.User{ID: "1", Email: "Ann@Example.COM"}, "Ann@Example.COM"},
+		{"dotless i", "mıke@example.com", reset.User{ID: "1", Email: "mike@example.com"}, ""},
+		{"accent-insensitive", "jurgen@example.com", reset.User{ID: "1", Email: "jürgen@example.com"}, ""},
+		{"padded", "ann@example.com", reset.User{ID: "1", Email: "ann@example.com "}, ""},
+		{"another", "ann@example.com", bob, ""},
+		{"no id", "ann@example.com", reset.User{Email: "ann@example.com"}, ""},
+		{"nobody", "nobody@example.com", reset.User{}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(c *reset.Config) { c.Users = answerer{c.Users, tt.answer} }, func(t *testing.T, r round) {
+				r.ask(t, tt.ask)
+				run(t, r.Service)
+				time.Sleep(2 * time.Hour)
+				var to []string
+				for _, m := range r.post.messages() {
+					to = append(to, m.To)
+				}
+				if got := strings.Join(to, " "); got != tt.to {
+					t.Errorf("mail to %q; want %q", got, tt.to)
+				}
+				drained(t, r.store)
+				if tt.to == "" && strings.Contains(r.events.String(), tt.ask) {
+					t.Errorf("the log names an address without account:\n%v", r.events)
+				}
+			})
+		})
+	}
+}
+
+// An answerer knows one user by every address.
+type answerer struct {
+	reset.Users
+	user reset.User
+}
+
+func (a answerer) FindByEmail(context.Context, string) (reset.User, error) {
+	if a.user == (reset.User{}) {
+		return reset.User{}, reset.ErrNoUser
+	}
+	return a.user, nil
+}
+
+func TestDeliveryMergesAsks(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.Workers = 10 }, func(t *testing.T, r round) {
+		for range 3 {
+			r.ask(t, ann.Email)
+		}
+		r.ask(t, bob.Email)
+		time.Sleep(3 * time.Second) // all are due when Run begins
+		run(t, r.Service)
+		time.Sleep(time.Minute)
+		count := make(map[string]int)
+		for _, m := range r.post.messages() {
+			count[m.To]++
+		}
+		if count[ann.Email] != 1 || count[bob.Email] != 1 {
+			t.Errorf("mails: %v; want one for each address", count)
+		}
+		drained(t, r.store)
+	})
+}
+
+func TestDeliveryOverCap(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		for range 3 {
+			if _, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.ask(t, ann.Email)
+		run(t, r.Service)
+		time.Sleep(time.Minute)
+		if n := len(r.post.messages()); n != 0 {
+			t.Errorf("%d mails over the cap", n)
+		}
+		if n := len(r.events.named("over_cap")); n != 1 {
+			t.Errorf("%d events over_cap; want 1", n)
+		}
+		drained(t, r.store)
+	})
+}
+
+func TestDeliveryNotice(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		id, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.ChangePassword(t.Context(), id, "a new secret of mine"); err != nil {
+			t.Fatal(err)
+		}
+		// Whoever has taken the account over changes the address at once.
+		if err := r.Revoke(t.Context(), ann.ID); err != nil {
+			t.Fatal(err)
+		}
+		r.host.remove(ann.Email)
+		time.Sleep(23 * time.Hour)
+		finds, _, _ := r.host.calls()
+		run(t, r.Service)
+		time.Sleep(time.Minute)
+		sent := r.post.messages()
+		if len(sent) != 1 || sent[0].Kind != reset.MailNotice || sent[0].To != ann.Email || sent[0].Name != ann.Name || sent[0].Locale != ann.Locale {
+			t.Fatalf("sent %+v; want one notice to the address of the change", sent)
+		}
+		if sent[0].Link != baseURL+"/forgot" || sent[0].RevokeLink != "" || strings.Contains(sent[0].Text+sent[0].HTML, "activation=") {
+			t.Error("the notice carries a credential")
+		}
+		if after, _, _ := r.host.calls(); after != finds {
+			t.Error("the notice took a lookup")
+		}
+	})
+}
+
+func TestDeliveryOnce(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.PerClient = reset.Unlimited }, func(t *testing.T, r round) {
+		want := make(map[string]bool)
+		for i := range 200 {
+			u := reset.User{ID: fmt.Sprint(1000 + i), Email: fmt.Sprintf("user%d@example.com", i)}
+			r.host.put(u)
+			r.ask(t, u.Email)
+			want[u.Email] = true
+		}
+		for range 3 {
+			run(t, r.Service)
+		}
+		time.Sleep(time.Minute)
+		for _, m := range r.post.messages() {
+			if !want[m.To] {
+				t.Errorf("%s has two mails, or one too many", m.To)
+			}
+			delete(want, m.To)
+		}
+		if len(want) > 0 {
+			t.Errorf("%d asks got no mail", len(want))
+		}
+	})
+}
+
+func TestDeliveryEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		takes time.Duration
+		cut   bool
+	}{{"in time", 9 * time.Second, false}, {"too late", 11 * time.Second, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, r round) {
+				r.post.do = func(ctx context.Context, n int, _ reset.Message) error {
+					if n > 0 {
+						return nil
+					}
+					select {
+					case <-time.After(tt.takes):
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				r.request(t, ann.Email)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- r.Run(ctx) }()
+				synctest.Wait() // the exchange is under way
+				if n := len(r.post.messages()); n != 1 {
+					t.Fatalf("%d exchanges under way", n)
+				}
+				r.request(t, bob.Email)
+				start := time.Now()
+				cancel()
+				err := <-done
+				if took := time.Since(start); took > 10*time.Second || (err != nil) != tt.cut {
+					t.Errorf("Run ended after %v with %v", took, err)
+				}
+				// What is left is free for another process, at once or after the
+				// back-off, not after the lease.
+				run(t, r.Service)
+				time.Sleep(8 * time.Second)
+				want := 2
+				if tt.cut {
+					want = 3
+				}
+				if n := len(r.post.messages()); n != want {
+					t.Errorf("%d exchanges in all; want %d", n, want)
+				}
+			})
+		})
+	}
+}
+
+func TestDeliveryLostLease(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.host.onFind = func(context.Context, string) error {
+			// Slower than the lease lasts, and deaf to its context; meanwhile
+			// another process has taken the mail.
+			time.Sleep(61 * time.Second)
+			if _, err := r.store.Lease(t.Context(), time.Now(), time.Now().Add(time.Minute), 1); err != nil {
+				t.Error(err)
+			}
+			return nil
+		}
+		r.ask(t, ann.Email)
+		stop := run(t, r.Service)
+		time.Sleep(70 * time.Second)
+		if n := len(r.post.messages()); n != 0 {
+			t.Errorf("%d mails under a lost lease", n)
+		}
+		stop()
+	})
+}
+
+func TestDeliveryPanics(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.post.do = func(_ context.Context, n int, _ reset.Message) error {
+			if n == 0 {
+				panic("mailer")
+			}
+			return nil
+		}
+		var once sync.Once
+		r.host.onFind = func(context.Context, string) error {
+			once.Do(func() { panic("users") })
+			return nil
+		}
+		r.ask(t, ann.Email)
+		run(t, r.Service)
+		time.Sleep(2 * time.Minute)
+		if n := len(r.post.messages()); n != 2 {
+			t.Errorf("%d attempts; want one that panics and one that succeeds", n)
+		}
+		if n := len(r.events.named("panic")); n != 2 {
+			t.Errorf("%d events panic; want 2", n)
+		}
+	})
+}
+
+func TestDeliveryStoreFaults(t *testing.T) {
+	broken := errors.New("database is down")
+	var down time.Time
+	store := &countingStore{fail: func(context.Context, string) error {
+		if time.Now().Before(down) {
+			return broken
+		}
+		return nil
+	}}
+	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
+		r.ask(t, ann.Email)
+		down = time.Now().Add(5 * time.Minute)
+		run(t, r.Service)
+		time.Sleep(6 * time.Minute)
+		if n := len(r.post.messages()); n != 1 {
+			t.Errorf("%d mails after the store came back; want 1", n)
+		}
+		if n := len(r.events.named("lease_failed")); n == 0 || n > 100 {
+			t.Errorf("%d events lease_failed in 5 minutes", n)
+		}
+	})
+}
+
+func TestDeliveryElsewhere(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.ask(t, ann.Email)
+		r.ask(t, ann.Email)
+		if n := len(r.events.named("run_elsewhere")); n != 1 {
+			t.Errorf("%d events run_elsewhere; want 1", n)
+		}
+	})
+}
+
+func TestDeliveryPurges(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		for range 3 {
+			r.ask(t, "nobody@example.com")
+		}
+		if _, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		run(t, r.Service)
+		time.Sleep(time.Second)
+		if n, err := r.store.Purge(t.Context(), time.Now(), 1000); err != nil || n != 0 {
+			t.Errorf("Run has left %d expired records, %v", n, err)
+		}
+	})
+}
+
+// TestNoSecrets looks for secrets, and for an address without account, in all
+// that is logged over a run in which everything goes wrong once.
+func TestNoSecrets(t *testing.T) {
+	const password = "canary password 7"
+	inBubble(t, nil, func(t *testing.T, r round) {
+		secrets := []string{password, hashPrefix + password, "stranger@example.com"}
+		r.post.do = func(_ context.Context, n int, m reset.Message) error {
+			if n == 0 {
+				panic(m)
+			}
+			if n == 1 {
+				return errors.New("421 try later")
+			}
+			return nil
+		}
+		failures := 0
+		r.host.onSet = func(context.Context, string) error {
+			if failures++; failures == 1 {
+				return errors.New("deadlock")
+			}
+			return nil
+		}
+		id := r.request(t, ann.Email)
+		secrets = append(secrets, id)
+		r.ask(t, "stranger@example.com")
+		run(t, r.Service)
+		time.Sleep(5 * time.Minute)
+		for _, p := range []string{password, password, password} {
+			r.ChangePassword(t.Context(), id, p)
+		}
+		time.Sleep(5 * time.Minute)
+		if r.host.password(ann.ID) != password {
+			t.Fatal("the password was not changed")
+		}
+		for _, m := range r.post.messages() {
+			if m.Kind == reset.MailReset {
+				secrets = append(secrets, activationOf(t, m))
+			}
+		}
+		log := r.events.String()
+		for _, secret := range secrets {
+			if strings.Contains(log, secret) {
+				t.Errorf("the log holds %q:\n%s", secret, log)
+			}
+		}
+		if len(secrets) < 6 || len(r.events.named("mail_failed")) < 2 {
+			t.Errorf("the run was too smooth: %d secrets\n%s", len(secrets), log)
+		}
+	})
+}
