@@ -31,11 +31,11 @@ func ClientIPBehind(proxies ...netip.Prefix) func(*http.Request) string {
 			if !trusted(client) {
 				break
 			}
-			ip, err := netip.ParseAddr(strings.TrimSpace(hop))
-			if err != nil {
+			ip, ok := hopIP(strings.TrimSpace(hop))
+			if !ok {
 				break // written by whoever came before: believe the proxy's own hop
 			}
-			client = ip.Unmap().WithZone("")
+			client = ip
 		}
 		return clientKey(client)
 	}
@@ -44,6 +44,17 @@ func ClientIPBehind(proxies ...netip.Prefix) func(*http.Request) string {
 func remoteIP(r *http.Request) (netip.Addr, bool) {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	return ap.Addr().Unmap().WithZone(""), err == nil
+}
+
+// hopIP parses one hop of X-Forwarded-For. Some proxies add the port.
+func hopIP(hop string) (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(hop)
+	if err != nil {
+		var ap netip.AddrPort
+		ap, err = netip.ParseAddrPort(hop)
+		ip = ap.Addr()
+	}
+	return ip.Unmap().WithZone(""), err == nil
 }
 
 // clientKey is what one client can be expected to have: an IPv4 address or an

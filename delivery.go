@@ -127,7 +127,23 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	ctx, cancel := context.WithTimeout(work, storeTime)
 	defer cancel()
 	now := time.Now()
-	return d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
+	var mails []Mail
+	err := noPanic(func() (err error) {
+		mails, err = d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
+		return err
+	})
+	return mails, err
+}
+
+// noPanic makes an error of a panic: a store that fails so must not end the
+// process of its host.
+func noPanic(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic with a %T", p)
+		}
+	}()
+	return f()
 }
 
 // pause waits until mail is queued here or may be due from elsewhere.
@@ -368,7 +384,7 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) {
 	defer cancel()
 	failpoint.Hit("settling")
 	for try := 1; ; try++ {
-		err := d.cfg.Store.Settle(ctx, done)
+		err := noPanic(func() error { return d.cfg.Store.Settle(ctx, done) })
 		if err == nil {
 			return
 		}
@@ -393,7 +409,7 @@ func (d *delivery) purgeAll(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := d.purge(ctx); err != nil && ctx.Err() == nil {
+		if err := noPanic(func() error { return d.purge(ctx) }); err != nil && ctx.Err() == nil {
 			d.event(ctx, slog.LevelError, "purge_failed", "error", err)
 		}
 		t.Reset(jitter(purgeEvery))

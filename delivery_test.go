@@ -86,8 +86,9 @@ func TestDeliverySchedule(t *testing.T) {
 		down := errors.New("421 try later")
 		r.post.do = func(context.Context, int, reset.Message) error { return down }
 		first := r.request(t, ann.Email)
-		run(t, r.Service)
+		stop := run(t, r.Service)
 		time.Sleep(2 * time.Hour)
+		stop()
 
 		want := []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute}
 		if n := len(r.post.at); n < 6 || n > 10 {

@@ -103,6 +103,12 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 		defer cancel()
 		r = r.WithContext(ctx)
 		tracked := &tracker{ResponseWriter: w}
+		if r.Body != http.NoBody {
+			// Without this a client that sends byte by byte would hold the
+			// handler, and net/http too, which reads what we do not. Not every
+			// ResponseWriter can do it; the size is bounded all the same.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(handlerDeadline))
+		}
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -199,14 +205,10 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 
 // readBody reads a body of bounded size in bounded time.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// Without this a client that sends byte by byte would hold the handler.
-	// Not every ResponseWriter can do it; the size is bounded all the same.
-	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(handlerDeadline))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	if err == nil {
-		rc.SetReadDeadline(time.Time{})
+		http.NewResponseController(w).SetReadDeadline(time.Time{})
 		return body, nil
 	}
 	w.Header().Set("Connection", "close") // nobody waits for the rest

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -47,7 +48,7 @@ const checkLength = 12
 func (s *Service) Pages() http.Handler {
 	p := &pages{Service: s, origin: http.NewCrossOriginProtection()}
 	// Behind a proxy that rewrites Host, the origin can only be known from here.
-	if err := p.origin.AddTrustedOrigin(s.base.Scheme + "://" + s.base.Host); err != nil {
+	if err := p.origin.AddTrustedOrigin(originOf(s.base)); err != nil {
 		panic(fmt.Sprintf("reset: Pages: the origin of a checked BaseURL: %v", err))
 	}
 	p.cookie = http.Cookie{Name: "reset", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}
@@ -90,6 +91,14 @@ func (s *Service) Pages() http.Handler {
 		}
 		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
 	})
+}
+
+// originOf returns the origin as browsers write it: in lower case, without the
+// default port (RFC 6454, 6.1).
+func originOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	defaultPort := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
+	return u.Scheme + "://" + strings.TrimSuffix(host, defaultPort)
 }
 
 type pages struct {
@@ -427,7 +436,7 @@ func (p *pages) warnOfProxy(r *http.Request) {
 	if p.proxyKnown || r.Header.Get("X-Forwarded-For") == "" {
 		return
 	}
-	if ip, ok := remoteIP(r); ok && ip.IsPrivate() && p.warned.CompareAndSwap(false, true) {
+	if ip, ok := remoteIP(r); ok && (ip.IsPrivate() || ip.IsLoopback()) && p.warned.CompareAndSwap(false, true) {
 		p.event(r.Context(), slog.LevelWarn, "proxy_unknown", "hint", "set Config.ClientIP to reset.ClientIPBehind with the addresses of your proxies")
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/store_sqlite"
+	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
 // users stands for the accounts of the host.

@@ -132,7 +132,9 @@ type Users interface {
 	// and runs outside of any transaction; at most GOMAXPROCS calls run at once.
 	HashPassword(ctx context.Context, password string) (string, error)
 	// SetPassword saves the hash and ends every session of the user. A store in
-	// the users' database hands it a transaction through ctx (storebun.IDB).
+	// the users' database hands it a transaction through ctx (storebun.IDB);
+	// then it returns every error of the transaction and runs no statement
+	// again: after a deadlock the database has undone all of it.
 	// It returns ErrNoUser if the user is gone, and an error that wraps
 	// ErrNotChanged if nothing was changed for certain.
 	SetPassword(ctx context.Context, userID, hash string) error

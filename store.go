@@ -65,8 +65,8 @@ type Store interface {
 	// and the database has either all or nothing.
 	//
 	// Elsewhere, the user's live activations are claimed first, in a
-	// transaction of their own; claimed activations are not live. Then apply
-	// runs. If it returns nil the claim becomes a success. If it returns an
+	// transaction of their own; claimed activations are not live, but count for
+	// the cap while the claim is held. Then apply runs. If it returns nil the claim becomes a success. If it returns an
 	// error that wraps ErrNotChanged or a *PasswordError, the activations are
 	// live again, unless they were revoked meanwhile. Any other error, a panic
 	// or a crash leaves them used up. The outcome is written down even if ctx

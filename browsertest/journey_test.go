@@ -71,7 +71,8 @@ func TestJourney(t *testing.T) {
 	}
 }
 
-// The back button leads to no form that could be sent again.
+// The back button leads to no form that still has the password in it, although
+// browsers may keep the page as it was left.
 func TestBackButton(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -82,8 +83,6 @@ func TestBackButton(t *testing.T) {
 	b.wantPage(pageDone)
 	b.do(chromedp.NavigateBack())
 	b.wantPage(pageInvalid)
-	b.do(chromedp.NavigateForward())
-	b.wantPage(pageDone)
 }
 
 // The switch shows what is typed, and the form hides it again before it sends.

@@ -18,7 +18,7 @@ import (
 )
 
 // tabTime is what a tab has before its test fails.
-const tabTime = 80 * time.Second
+const tabTime = 3 * time.Minute
 
 // A tab is one of the browser. When the test ends, it is an error if one of
 // the pages sent a request to another origin or wrote to the console.
@@ -77,7 +77,8 @@ func (b *tab) note(event any) {
 	case *network.EventRequestWillBeSent:
 		b.requests = append(b.requests, request{e.Request.Method, e.Request.URL, e.DocumentURL, e.Type, e.RedirectResponse})
 	case *log.EventEntryAdded:
-		if e.Entry.Source != log.EntrySourceNetwork { // which tells of every status from 400
+		// Not what is mere advice, nor the network's word on every status from 400.
+		if e.Entry.Source == log.EntrySourceSecurity || e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
 			b.console = append(b.console, e.Entry.Text)
 		}
 	case *runtime.EventExceptionThrown:

@@ -189,15 +189,16 @@ func (u *users) changePassword(ctx context.Context, s session, old, password str
 		return err
 	}
 	return u.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		// First, for that is the order in which a reset takes its locks.
+		if err := revoke(storebun.WithTx(ctx, tx), found.ID); err != nil {
+			return err
+		}
 		result, err := tx.NewUpdate().Model((*user)(nil)).Set("hash = ?", hash).
 			Where("id = ?", found.ID).Where("hash = ?", found.Hash).Where("NOT disabled").Exec(ctx)
 		if err := oneRow(result, err, errWrongLogin); err != nil {
 			return err
 		}
-		if err := endSessions(ctx, tx, found.ID, s.Hash); err != nil {
-			return err
-		}
-		return revoke(storebun.WithTx(ctx, tx), found.ID)
+		return endSessions(ctx, tx, found.ID, s.Hash)
 	})
 }
 

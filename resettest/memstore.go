@@ -104,11 +104,12 @@ func (s *MemStore) holds(m *reset.Mail, userID string) bool {
 }
 
 // wait returns how long it takes until fewer than max requests of a user are
-// live; zero if that is so now.
+// live; zero if that is so now. What is claimed counts, since it may be given
+// back.
 func (s *MemStore) wait(now time.Time, userID string, max int) time.Duration {
 	requests := make(map[reset.ID]time.Time)
 	for _, a := range s.activations {
-		if a.UserID == userID && a.live(now) {
+		if a.UserID == userID && now.Before(a.Expires) && (a.claim == nil || s.holdsClaim(now, userID, a.claim)) {
 			requests[a.Request] = a.Expires
 		}
 	}
@@ -122,6 +123,11 @@ func (s *MemStore) wait(now time.Time, userID string, max int) time.Duration {
 	}
 	slices.SortFunc(ends, time.Time.Compare)
 	return ends[over].Sub(now)
+}
+
+// holdsClaim reports whether a claim can still be settled.
+func (s *MemStore) holdsClaim(now time.Time, userID string, c *claim) bool {
+	return s.claims[userID] == c && now.Before(c.until)
 }
 
 func (s *MemStore) hasLive(now time.Time, userID string, request reset.ID) bool {

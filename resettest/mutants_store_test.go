@@ -1073,7 +1073,17 @@ func claimMutants() []storeMutant {
 				}
 				return b.MemStore.Issue(ctx, now, a, max, m)
 			}
-		}, []string{"Claim/not live", "Claim/used up by an error"}},
+		}, []string{"Claim/used up by an error"}},
+		{"claimed ones do not count", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				b.locked(func() {
+					for _, other := range b.activations {
+						max += count(other.UserID == a.UserID && other.claim != nil)
+					}
+				})
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Claim/counts"}},
 		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
 			if err != nil {
 				b.locked(func() { b.MemStore.revoke(a.UserID) })

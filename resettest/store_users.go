@@ -155,6 +155,7 @@ func elsewhereSentences() []storeSentence {
 	)
 	return []storeSentence{
 		{"Claim/not live", claimed, (*storeCheck).claimedAreNotLive},
+		{"Claim/counts", "Claimed activations are not live, but count for the cap while the claim is held.", (*storeCheck).claimedCount},
 		{"Claim/the live only", claimed, (*storeCheck).claimsTheLiveOnly},
 		{"Claim/success", success, (*storeCheck).claimSucceeds},
 		{"Claim/success when cancelled", success, (*storeCheck).claimSucceedsCancelled},
@@ -196,7 +197,6 @@ func (c *storeCheck) claimedAreNotLive() {
 		c.wantDead(start, s.activations...)
 		c.wantDead(at(61*time.Second), s.activations...)
 		c.wantLive(at(time.Second), other)
-		c.issue(at(time.Second), c.activation("a"), 1, nil) // they do not count
 		return nil
 	})
 	if err != nil {
@@ -205,11 +205,24 @@ func (c *storeCheck) claimedAreNotLive() {
 	c.wantLive(start, other)
 }
 
+func (c *storeCheck) claimedCount() {
+	first, second := c.issued("a"), c.issued("a")
+	err := c.inApply(at(time.Second), first, c.notice("a"), func() error {
+		err := c.store.Issue(c.Context(), at(2*time.Second), c.activation("a"), 2, nil)
+		c.wantLimit(err, lifetime-2*time.Second)
+		return reset.ErrNotChanged
+	})
+	if !errors.Is(err, reset.ErrNotChanged) {
+		c.Errorf("Redeem: got error %v, want ErrNotChanged", err)
+	}
+	c.wantLive(at(3*time.Second), first, second)
+}
+
 func (c *storeCheck) claimsTheLiveOnly() {
 	s := c.story("a")
 	later := c.activation("a")
 	err := c.inApply(start, s.activations[0], s.notice, func() error {
-		c.issue(at(time.Second), later, 1, nil)
+		c.issue(at(time.Second), later, 100, nil)
 		c.wantLive(at(time.Second), later)
 		return errors.New("apply failed")
 	})

@@ -73,10 +73,12 @@ func ExampleWithTx() {
 		log.Fatal(err)
 	}
 	err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewUpdate().Table("users").Set("hash = ?", "hash of another").Where("id = ?", "1").Exec(ctx); err != nil {
+		// First, for that is the order in which a reset takes its locks.
+		if err := service.Revoke(storebun.WithTx(ctx, tx), "1"); err != nil {
 			return err
 		}
-		return service.Revoke(storebun.WithTx(ctx, tx), "1")
+		_, err := tx.NewUpdate().Table("users").Set("hash = ?", "hash of another").Where("id = ?", "1").Exec(ctx)
+		return err
 	})
 	if err != nil {
 		log.Fatal(err)

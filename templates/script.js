@@ -15,7 +15,9 @@
     reveal(false); // or the browser would remember the password as text
     form.querySelector("[type=submit]").setAttribute("aria-disabled", "true");
   });
-  addEventListener("pageshow", () => { // also when the back button brings the page
+  addEventListener("pageshow", (e) => { // also when the back button brings the page
+    // Browsers may keep it, no-store or not, with the passwords in it.
+    if (e.persisted && fields.length) return location.replace(location.href);
     sent = false;
     form.querySelector("[type=submit]").removeAttribute("aria-disabled");
     if (show) reveal(show.checked);

@@ -174,7 +174,8 @@ func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) e
 	return err
 }
 
-// checkCap returns a *LimitError if a would be one request too many.
+// checkCap returns a *LimitError if a would be one request too many. What is
+// claimed counts, since it may be given back.
 func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int) error {
 	var ends []int64 // of the live requests, in order
 	joins := false
@@ -187,8 +188,9 @@ func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, ma
 		ends = append(ends, expires)
 		joins = joins || bytes.Equal(request, a.Request[:])
 		return nil
-	}, `SELECT request, MAX(expires) FROM reset_activations WHERE user_id = ? AND expires > ? AND claim IS NULL GROUP BY request ORDER BY 2`,
-		text(a.UserID), now.UnixMilli())
+	}, `SELECT request, MAX(expires) FROM reset_activations WHERE user_id = ? AND expires > ?
+		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2`,
+		text(a.UserID), now.UnixMilli(), text(a.UserID), now.UnixMilli())
 	if err != nil || joins || len(ends) < max {
 		return err
 	}

@@ -56,10 +56,26 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 	if s.dialect.IsSQLite() {
 		return s.finishInTime(ctx, tx, apply)
 	}
-	return finish(ctx, tx, apply)
+	return s.finish(ctx, tx, func(ctx context.Context) error {
+		if err := apply(ctx); err != nil {
+			return err
+		}
+		return stands(ctx, tx, notice.ID)
+	})
 }
 
-func finish(ctx context.Context, tx *Tx, apply func(context.Context) error) error {
+// stands returns an error if the transaction is not what it was: a deadlock
+// makes MySQL undo all of it, and what follows is on its own, COMMIT included;
+// PostgreSQL answers COMMIT with a ROLLBACK that not every driver reports.
+func stands(ctx context.Context, tx *Tx, notice reset.ID) error {
+	found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notice[:])
+	if err == nil && !found {
+		err = errors.New("the database undid the transaction, and SetPassword did not return the error")
+	}
+	return err
+}
+
+func (s *Store) finish(ctx context.Context, tx *Tx, apply func(context.Context) error) error {
 	applied := false
 	defer func() { // also if apply panics
 		if !applied {
@@ -71,7 +87,7 @@ func finish(ctx context.Context, tx *Tx, apply func(context.Context) error) erro
 	}
 	applied = true
 	failpoint.Hit("committing")
-	return tx.commit()
+	return s.dialect.commitIn(ctx, tx)
 }
 
 // errForgotten is the hint for a host that waits for its own transaction.
@@ -90,7 +106,7 @@ func (s *Store) finishInTime(ctx context.Context, tx *Tx, apply func(context.Con
 	defer patience.Stop()
 	select {
 	case r := <-result:
-		return finish(ctx, tx, func(context.Context) error { return s.hint(ctx, r.get()) })
+		return s.finish(ctx, tx, func(context.Context) error { return s.hint(ctx, r.get()) })
 	case <-patience.C:
 		close(left)
 		return s.overdue(ctx)
@@ -170,7 +186,7 @@ func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Acti
 		return err
 	}
 	if err == nil {
-		err = ctx.Err()
+		err = applyCtx.Err()
 	}
 	if err != nil { // perhaps it was committed all the same
 		return errors.Join(err, settle(notChanged))

@@ -33,6 +33,34 @@ func (t *Tx) commit() error {
 	return nil
 }
 
+// commitInTime does not wait for an answer longer than ctx lasts. Not every
+// driver binds COMMIT to the context of BEGIN; a server that has gone silent
+// would hold the caller until TCP gives up.
+func (t *Tx) commitInTime(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- t.commit() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done: // what is known is said
+		return err
+	default:
+		return fmt.Errorf("commit: no answer: %w", context.Cause(ctx))
+	}
+}
+
+// commitIn ends a transaction as its dialect allows: on SQLite the outcome is
+// known soon, and a connection whose transaction is not over is of no use.
+func (d *Dialect) commitIn(ctx context.Context, t *Tx) error {
+	if d.IsSQLite() {
+		return t.commit()
+	}
+	return t.commitInTime(ctx)
+}
+
 // rollback has nothing to tell: a transaction that can't be rolled back is
 // gone, or its connection is.
 func (t *Tx) rollback() {
@@ -90,7 +118,7 @@ func InTx(ctx context.Context, d *Dialect, begin func(context.Context) (*Tx, err
 			tx.rollback()
 			return err
 		}
-		return tx.commit()
+		return d.commitIn(ctx, tx)
 	})
 }
 
