@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -132,18 +133,21 @@ func (e *events) String() string {
 	return e.log.String()
 }
 
-// named returns the records of one event.
-func (e *events) named(event string) (records []map[string]any) {
+// all returns every record.
+func (e *events) all() (records []map[string]any) {
 	for line := range strings.Lines(e.String()) {
 		var r map[string]any
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			panic(err)
 		}
-		if r["event"] == event {
-			records = append(records, r)
-		}
+		records = append(records, r)
 	}
 	return records
+}
+
+// named returns the records of one event.
+func (e *events) named(event string) []map[string]any {
+	return slices.DeleteFunc(e.all(), func(r map[string]any) bool { return r["event"] != event })
 }
 
 // eachStore runs f on the stores of this module that need no server. In memory

@@ -175,15 +175,23 @@ func TestAUC(t *testing.T) {
 	}
 }
 
-// gate passes if one of three runs finds nothing.
+// gate passes if one of three runs finds nothing. Where all were void, the
+// machine was too busy to tell, which is said as a skip.
 func gate(t *testing.T, f func() (found float64, void string)) {
 	t.Helper()
+	voids := 0
 	for i := range timingRuns {
 		found, void := f()
+		if void != "" {
+			voids++
+		}
 		t.Logf("run %d: AUC %.3f %s", i+1, found, void)
 		if void == "" && found > 0.5-tolerance && found < 0.5+tolerance {
 			return
 		}
+	}
+	if voids == timingRuns {
+		t.Skip("every run was void: this machine is too busy to measure a millisecond")
 	}
 	t.Errorf("in none of %d runs the classes were alike", timingRuns)
 }

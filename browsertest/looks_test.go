@@ -89,7 +89,7 @@ func (b *tab) findings() []finding {
 	if !evaluate[bool](b, `typeof axe !== "undefined"`) {
 		evaluate[chromedp.Void](b, axe)
 	}
-	return value(b, chromedp.Evaluate[[]finding](runAxe, chromedp.EvalAwaitPromise))
+	return evaluate[[]finding](b, runAxe)
 }
 
 // Every page, in languages of three scripts and both directions, is accessible
@@ -114,7 +114,7 @@ func TestLooks(t *testing.T) {
 				}{{"light", "light", 1280}, {"dark", "dark", 1280}, {"narrow", "light", 320}} {
 					b.setLook(look.scheme, look.width)
 					at := name + "-" + look.name
-					b.capture(folder, filepath.Join(lang, at+".png"))
+					b.capture(folder, filepath.Join(lang, at+".png"), look.width)
 					if got := evaluate[int64](b, "document.documentElement.scrollWidth"); got > look.width {
 						t.Errorf("%s: %d pixels wide", at, got)
 					}
@@ -131,13 +131,18 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// capture leaves a picture in a folder, if there is one.
-func (b *tab) capture(folder, name string) {
+// capture leaves a picture of the whole page in a folder, if there is one.
+func (b *tab) capture(folder, name string, width int64) {
 	b.t.Helper()
 	if folder == "" {
 		return
 	}
-	picture := value(b, chromedp.FullScreenshot(100))
+	// A picture of more than the viewport can be off to the side where text
+	// runs from right to left: the viewport is made to fit instead.
+	height := evaluate[int64](b, "document.documentElement.scrollHeight")
+	b.do(chromedp.EmulateViewport(width, max(800, height+40)))
+	evaluate[bool](b, `new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn(true))))`)
+	picture := value(b, chromedp.CaptureScreenshot())
 	path := filepath.Join(folder, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		b.t.Fatal(err)

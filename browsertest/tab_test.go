@@ -137,10 +137,11 @@ func value[T any](b *tab, action chromedp.Action[T]) T {
 	return v
 }
 
-// evaluate works without the page's JavaScript, too.
+// evaluate waits for the value of a promise. It works without the page's
+// JavaScript, too.
 func evaluate[T any](b *tab, script string) T {
 	b.t.Helper()
-	return value(b, chromedp.Evaluate[T](script))
+	return value(b, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
 }
 
 // open goes to a URL.
