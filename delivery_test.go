@@ -51,6 +51,7 @@ type round struct {
 	events *events
 }
 
+// Sleeps inside are of the fake clock of the bubble.
 func inBubble(t *testing.T, edit func(*reset.Config), f func(t *testing.T, r round)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
