@@ -17,6 +17,10 @@ type Dialect struct {
 	forUpdate  string
 	skipLocked string
 	isBusy     func(error) bool // of one error, not of those that it wraps
+	// maxKeys is how many primary keys a statement that writes may list. MySQL
+	// scans small tables for several and then waits for rows of others, with
+	// its own locked: a deadlock, if they wait for those.
+	maxKeys int
 
 	// TxOptions are for BeginTx. At READ COMMITTED a transaction that has
 	// waited for a lock row sees what its predecessor has done, and MySQL locks
@@ -30,6 +34,7 @@ var (
 		name:       "sqlite",
 		onConflict: `ON CONFLICT (user_id) DO UPDATE SET claim_until = reset_locks.claim_until`,
 		isBusy:     sqliteBusy,
+		maxKeys:    1000,
 	}
 	postgres = &Dialect{
 		name:       "postgres",
@@ -37,6 +42,7 @@ var (
 		forUpdate:  ` FOR UPDATE`,
 		skipLocked: ` FOR UPDATE SKIP LOCKED`,
 		isBusy:     postgresBusy,
+		maxKeys:    1000,
 		TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	}
 	mysql = &Dialect{
@@ -45,6 +51,7 @@ var (
 		forUpdate:  ` FOR UPDATE`,
 		skipLocked: ` FOR UPDATE SKIP LOCKED`,
 		isBusy:     mysqlBusy,
+		maxKeys:    1,
 		TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	}
 )

@@ -334,9 +334,8 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 	if err != nil || len(mails) == 0 {
 		return nil, err
 	}
-	err = exec(ctx, c, `UPDATE reset_mails SET due = ?, lease = ?, attempts = attempts + 1 WHERE id IN `+list(len(ids)),
-		append([]any{until.UnixMilli(), lease[:]}, ids...)...)
-	return mails, err
+	return mails, s.execByKeys(ctx, c, `UPDATE reset_mails SET due = ?, lease = ?, attempts = attempts + 1 WHERE id IN `,
+		ids, until.UnixMilli(), lease[:])
 }
 
 func scanMail(r *sql.Rows) (m reset.Mail, err error) {
@@ -349,6 +348,16 @@ func scanMail(r *sql.Rows) (m reset.Mail, err error) {
 	m.Kind, m.UserID, m.Expires = reset.MailKind(kind), string(userID), fromMillis(expires)
 	m.Email, m.Name, m.Locale = string(email), string(name), string(locale)
 	return m, nil
+}
+
+// execByKeys runs query once or several times, with a list of keys at its end.
+func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any, args ...any) error {
+	for some := range slices.Chunk(keys, s.dialect.maxKeys) {
+		if err := exec(ctx, c, query+list(len(some)), slices.Concat(args, some)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // list returns a parenthesized list of n placeholders.
@@ -394,10 +403,7 @@ func (s *Store) purge(ctx context.Context, c Conn, now time.Time, n int) (remove
 		if err != nil {
 			return 0, err
 		}
-		if len(keys) == 0 {
-			continue
-		}
-		if err := exec(ctx, c, `DELETE FROM `+table.name+` WHERE `+table.key+` IN `+list(len(keys)), keys...); err != nil {
+		if err := s.execByKeys(ctx, c, `DELETE FROM `+table.name+` WHERE `+table.key+` IN `, keys); err != nil {
 			return 0, err
 		}
 		removed += len(keys)
