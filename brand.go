@@ -151,6 +151,7 @@ var (
 	// The surfaces of style.css on which text has the least contrast.
 	lightSurface = color{0xf3, 0xf4, 0xf6}
 	darkSurface  = color{0x1a, 0x1d, 0x23}
+	mailSurface  = color{0x2b, 0x2b, 0x2b} // of the dark mail programs the palest
 )
 
 const (

@@ -31,7 +31,8 @@ type page struct {
 type renderer struct {
 	*kit
 	cfg    Config
-	button color  // of mail, which cannot know whether it is shown on light or dark
+	light  scheme // of mail
+	dark   scheme // of mail, in programs that tell which of the two it is
 	css    string // of every page
 	policy string // the Content-Security-Policy of every page
 }
@@ -48,7 +49,10 @@ func newRenderer(c *Config) (*renderer, error) {
 		return nil, err
 	}
 	light, dark := schemes(brand)
-	r := &renderer{kit: k, cfg: *c, button: brand.against(white, black, paleContrast)}
+	r := &renderer{kit: k, cfg: *c, light: light, dark: dark}
+	r.dark.Link = brand.against(mailSurface, white, textContrast)
+	r.light.Button = brand.against(white, black, paleContrast) // it has no outline there
+	r.light.OnButton = textOn(r.light.Button)
 	r.css = light.css() + "\n@media (prefers-color-scheme: dark) {" + dark.css() + "}\n" + k.css
 	r.policy = strings.Join([]string{
 		"default-src 'none'",
@@ -166,7 +170,7 @@ type mailView struct {
 	Link, RevokeLink        string
 	SupportURL, SupportText string
 	Left                    span
-	Button, OnButton        string // colours
+	Light, Dark             scheme
 }
 
 // mail fills in Subject, Text and HTML from the facts of m, after it has taken
@@ -196,9 +200,11 @@ func (r *renderer) mail(m *Message, left time.Duration) error {
 		SupportURL:  r.cfg.SupportURL,
 		SupportText: withoutMailto(r.cfg.SupportURL),
 
-		Left:     lasting(left),
-		Button:   r.button.String(),
-		OnButton: textOn(r.button).String(),
+		// To the nearest minute: a mail that is sent at once says what the page
+		// before it said, and none promises more than half a minute too much.
+		Left:  lasting(left.Round(time.Minute)),
+		Light: r.light,
+		Dark:  r.dark,
 	}
 	var htmlPart, textPart strings.Builder
 	if err := html.Execute(&htmlPart, struct {

@@ -344,7 +344,7 @@ We received a request to reset the password of your account mia.schmidt@example.
 Open this address to choose a new password:
 ` + resetLink + `
 
-The link is valid for 59 minutes and works only once.
+The link is valid for 60 minutes and works only once.
 Do not pass it on: whoever has it can change your password.
 
 If it was not you, you can ignore this email: your password stays as it is. You can also cancel the link:
@@ -373,6 +373,38 @@ Fernweh
 		}
 		if m.Text != tt.text {
 			t.Errorf("text\n%s\nwant\n%s", m.Text, tt.text)
+		}
+	}
+}
+
+// What is left of a link is told to the nearest minute, so that a mail sent at
+// once says what the page has said, and never with more than 30 s too much.
+func TestMailLeft(t *testing.T) {
+	r := newFace(t, faceConfig())
+	for _, tt := range []struct {
+		left time.Duration
+		want string
+	}{
+		{time.Hour, "60 minutes"},
+		{time.Hour - time.Millisecond, "60 minutes"},
+		{59*time.Minute + 30*time.Second, "60 minutes"},
+		{59*time.Minute + 30*time.Second - 1, "59 minutes"},
+		{5 * time.Minute, "5 minutes"},
+		{90 * time.Second, "2 minutes"},
+		{time.Second, "1 minute"},
+		{24*time.Hour - 5*time.Second, "24 hours"},
+		{24*time.Hour - 31*time.Second, "23 hours"},
+		{2*time.Hour - 10*time.Second, "2 hours"},
+		{2*time.Hour - 40*time.Second, "119 minutes"},
+	} {
+		m := resetMail("en")
+		if err := r.Mail(&m, tt.left); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{m.Text, m.HTML} {
+			if !strings.Contains(part, "valid for "+tt.want+" and") {
+				t.Errorf("with %v left a part does not say %s:\n%s", tt.left, tt.want, part)
+			}
 		}
 	}
 }
@@ -431,6 +463,11 @@ func checkMailHTML(t *testing.T, d doc, m reset.Message, lang string) {
 	if len(m.HTML) > 10_000 || len(m.Text) > 10_000 {
 		t.Errorf("HTML has %d bytes, text %d", len(m.HTML), len(m.Text))
 	}
+	for _, a := range d.all("a") {
+		if a["class"] != "button" && !strings.Contains(a["style"], "color: #") {
+			t.Errorf("the link to %s has no colour", a["href"])
+		}
+	}
 	if m.Subject == "" || strings.ContainsAny(m.Subject, "\r\n{}") {
 		t.Errorf("subject %q", m.Subject)
 	}
@@ -460,6 +497,43 @@ func checkSameWords(t *testing.T, r *reset.Renderer, lang, text, htmlText string
 		}
 		if !strings.Contains(htmlText, line) {
 			t.Errorf("the HTML does not say %q:\n%s", line, htmlText)
+		}
+	}
+}
+
+// Whatever colour a brand has, a mail can be read (WCAG 2.2 AA) on white and on
+// what dark mail programs have instead.
+func TestMailColors(t *testing.T) {
+	const color = `(#[0-9a-f]{6})`
+	onLight := regexp.MustCompile(`<a href="[^"]*/revoke[^"]*" style="color: ` + color)
+	button := regexp.MustCompile(`background-color: ` + color + `; color: ` + color + `; font`)
+	onDark := regexp.MustCompile(`a \{ color: ` + color + ` !important`)
+	darkButton := regexp.MustCompile(`background-color: ` + color + ` !important; color: ` + color + ` !important`)
+	for _, brand := range []string{"", "#000000", "#0a1a40", "#0f766e", "#ff0000", "#ffcc00", "#808080", "#f4f4f4", "#ffffff"} {
+		c := faceConfig()
+		c.Brand.Color = brand
+		m := renderMail(t, newFace(t, c), resetMail("en"))
+		find := func(what *regexp.Regexp) []string {
+			found := what.FindStringSubmatch(m.HTML)
+			if found == nil {
+				t.Fatalf("brand %s: no %s in\n%s", brand, what, m.HTML)
+			}
+			return found[1:]
+		}
+		light, dark := find(button), find(darkButton)
+		for _, tt := range []struct {
+			what, a, b string
+			least      float64
+		}{
+			{"link on white", find(onLight)[0], "#ffffff", 4.5},
+			{"link on dark", find(onDark)[0], "#2b2b2b", 4.5},
+			{"link on black", find(onDark)[0], "#000000", 4.5},
+			{"label of the button", light[0], light[1], 4.5},
+			{"label of the button on dark", dark[0], dark[1], 4.5},
+		} {
+			if got := contrastOf(t, tt.a, tt.b); got < tt.least {
+				t.Errorf("brand %s: %s has contrast %.2f, want %.1f", brand, tt.what, got, tt.least)
+			}
 		}
 	}
 }

@@ -40,6 +40,7 @@ type host struct {
 	origin string // of the app
 	base   string // of the pages
 	posts  atomic.Int32
+	served func(post int32) // with the number of a form that is done with and not yet answered; or nil
 
 	mu       sync.Mutex
 	webmail  string            // the other site's origin
@@ -49,8 +50,9 @@ type host struct {
 
 func newHost(t *testing.T) *host { return startHost(t, false) }
 
-// startHost starts a host, over https if it is secure. It stops with the test.
-func startHost(t *testing.T, secure bool) *host {
+// startHost starts a host, over https if it is secure, with changes to its
+// config. It stops with the test.
+func startHost(t *testing.T, secure bool, changes ...func(*reset.Config)) *host {
 	t.Helper()
 	h := &host{foreign: make(map[string]string)}
 	other := httptest.NewServer(http.HandlerFunc(h.serveForeign))
@@ -67,8 +69,7 @@ func startHost(t *testing.T, secure bool) *host {
 	}
 	h.base = h.origin + "/account"
 
-	var err error
-	h.service, err = reset.New(reset.Config{
+	config := reset.Config{
 		Users:      &h.users,
 		Store:      &h.store,
 		Mailer:     &h.mailbox,
@@ -78,16 +79,25 @@ func startHost(t *testing.T, secure bool) *host {
 		Brand:      reset.Brand{Name: "Lighthouse", Color: "#0f766e"},
 		PerClient:  &h.limiter,
 		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	}
+	for _, change := range changes {
+		change(&config)
+	}
+	var err error
+	if h.service, err = reset.New(config); err != nil {
 		t.Fatal(err)
 	}
 	pages := http.StripPrefix("/account", h.service.Pages())
 	mux.HandleFunc("/account/", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			h.posts.Add(1)
+		if r.Method != http.MethodPost {
+			pages.ServeHTTP(w, r)
+			return
 		}
+		n := h.posts.Add(1)
 		pages.ServeHTTP(w, r)
+		if h.served != nil {
+			h.served(n)
+		}
 	})
 	mux.HandleFunc("GET /login", serveLogin)
 	mux.HandleFunc("POST /login", h.logIn)
@@ -207,6 +217,7 @@ var _ reset.Users = (*users)(nil)
 type users struct {
 	mu       sync.Mutex
 	accounts map[string]*account // by address
+	hashing  func()              // before a password is hashed, or nil
 }
 
 type account struct {
@@ -254,6 +265,9 @@ func (u *users) FindByEmail(_ context.Context, address string) (reset.User, erro
 }
 
 func (u *users) HashPassword(_ context.Context, password string) (string, error) {
+	if u.hashing != nil {
+		u.hashing()
+	}
 	return password, nil
 }
 
@@ -270,10 +284,21 @@ func (u *users) SetPassword(_ context.Context, id, hash string) error {
 	return reset.ErrNoUser
 }
 
-// A faultyStore takes no asks while it is down.
+// A faultyStore takes no asks while it is down, and has a clock of its own.
 type faultyStore struct {
 	resettest.MemStore
-	down atomic.Bool
+	down  atomic.Bool
+	ahead atomic.Int64 // how far its clock is, in nanoseconds
+}
+
+func (s *faultyStore) later(now time.Time) time.Time { return now.Add(time.Duration(s.ahead.Load())) }
+
+func (s *faultyStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+	return s.MemStore.Find(ctx, s.later(now), h)
+}
+
+func (s *faultyStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+	return s.MemStore.Redeem(ctx, s.later(now), a, notice, apply)
 }
 
 func (s *faultyStore) Enqueue(ctx context.Context, m reset.Mail) error {

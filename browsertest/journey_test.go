@@ -1,6 +1,8 @@
 package browsertest
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -129,6 +131,71 @@ func TestRevoke(t *testing.T) {
 	b.open(m.Link)
 	b.wantPage(pageInvalid)
 	h.wantPassword(t, email, oldPassword)
+}
+
+// Without JavaScript nothing keeps a form from being sent twice. However far
+// the first one has come, the password is changed once, and the page makes
+// sense to whoever has just changed it.
+func TestSecondClick(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		page  string
+		first func(h *host, held func()) // holds the first form
+	}{
+		{"before the first has changed anything", pageDone, func(h *host, held func()) {
+			var hashed atomic.Int32
+			h.users.hashing = func() {
+				if hashed.Add(1) == 1 {
+					held()
+				}
+			}
+		}},
+		{"before the first is answered", pageInvalid, func(h *host, held func()) {
+			h.served = func(post int32) {
+				if post == 1 {
+					held()
+				}
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.users.add(alice, "")
+			arrived, release := make(chan struct{}), make(chan struct{})
+			test.first(h, func() {
+				close(arrived)
+				<-release
+			})
+			free := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(free)
+
+			b := newTab(t, h)
+			b.withoutScripts()
+			b.open(h.link(t, alice))
+			b.fill(newPassword, newPassword)
+			// Clicks by their place: the protocol holds back what asks the page
+			// while a navigation is pending.
+			at := evaluate[[]float64](b, `(() => { const r = document.querySelector("button").getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`)
+			b.do(chromedp.MouseClickXY(at[0], at[1]))
+			select {
+			case <-arrived:
+			case <-b.ctx.Done():
+				t.Fatal("the form does not arrive")
+			}
+			b.do(chromedp.MouseClickXY(at[0], at[1]))
+			b.do(chromedp.WaitReady(chromedp.CSS("main a.button")))
+			b.wantPage(test.page)
+			free()
+			if got := h.posts.Load(); got != 2 {
+				t.Errorf("the form was sent %d times", got)
+			}
+			if got := h.users.get(alice).changes; got != 1 {
+				t.Errorf("the password was changed %d times", got)
+			}
+			h.wantPassword(t, alice, newPassword)
+		})
+	}
 }
 
 // Two clicks change the password once and end on the page that says so.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
@@ -175,6 +176,31 @@ func TestInvalidLinks(t *testing.T) {
 	b.choose(newPassword)
 	b.wantPage(pageInvalid)
 	h.wantPassword(t, alice, oldPassword)
+}
+
+// A link can expire while its form is open. Then the form changes nothing, and
+// the page leads on to another link, without JavaScript, too.
+func TestExpiredMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := twoUsers(t)
+	b := newTab(t, h)
+	b.withoutScripts()
+	b.open(h.link(t, alice))
+	b.wantPage(pageChoose)
+	h.store.ahead.Store(int64(59 * time.Minute))
+	b.choose("short")
+	b.wantPage(pageChoose)
+	h.store.ahead.Store(int64(time.Hour))
+	if got := b.choose(newPassword).Status; got != 400 {
+		t.Errorf("the status is %d", got)
+	}
+	b.wantPage(pageInvalid)
+	h.wantPassword(t, alice, oldPassword)
+	b.click("a.button")
+	b.wantPage(pageForgot)
+	b.write("#email", alice)
+	b.submit()
+	b.wantPage(pageSent)
 }
 
 // What is kept of a link is a cookie that no script and no other site sees.

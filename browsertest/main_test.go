@@ -5,7 +5,10 @@
 //	RESET_TEST_BROWSER=/usr/bin/chromium go test ./browsertest
 //
 // Without RESET_TEST_BROWSER it takes what it finds in PATH. With
-// RESET_TEST_SCREENSHOTS=DIR it leaves pictures of all pages there.
+// RESET_TEST_SCREENSHOTS=DIR it leaves pictures of all pages and mails there.
+// The README's pictures, in docs, are made by TestPictures alone:
+//
+//	RESET_TEST_SCREENSHOTS=../docs go test -count=1 -run TestPictures ./browsertest
 package browsertest
 
 import (

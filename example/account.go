@@ -15,12 +15,12 @@ import (
 var clientIP = reset.ClientIPBehind() // behind a proxy: with its address
 
 func (h *host) loginForm(w http.ResponseWriter, _ *http.Request, v visitor) error {
-	return h.show(w, http.StatusOK, "login", view{Title: "Log in", Visitor: v})
+	return h.show(w, http.StatusOK, "login", view{Title: "Sign in", Visitor: v})
 }
 
 func (h *host) login(w http.ResponseWriter, r *http.Request, v visitor) error {
 	email := strings.TrimSpace(r.PostFormValue("email"))
-	again := view{Title: "Log in", Visitor: v, Email: email}
+	again := view{Title: "Sign in", Visitor: v, Email: email}
 	if wait, err := h.tooMany(r, email); err != nil {
 		return err
 	} else if wait > 0 {
@@ -72,12 +72,12 @@ func (h *host) showTooMany(w http.ResponseWriter, name string, v view, wait time
 }
 
 func (h *host) signupForm(w http.ResponseWriter, _ *http.Request, v visitor) error {
-	return h.show(w, http.StatusOK, "signup", view{Title: "Sign up", Visitor: v})
+	return h.show(w, http.StatusOK, "signup", view{Title: "Create account", Visitor: v})
 }
 
 func (h *host) signup(w http.ResponseWriter, r *http.Request, v visitor) error {
 	email, password := strings.TrimSpace(r.PostFormValue("email")), r.PostFormValue("password")
-	again := view{Title: "Sign up", Visitor: v, Email: email, Name: r.PostFormValue("name")}
+	again := view{Title: "Create account", Visitor: v, Email: email, Name: r.PostFormValue("name")}
 	if wait, err := h.tooMany(r, ""); err != nil {
 		return err
 	} else if wait > 0 {

@@ -184,7 +184,7 @@ func (h *host) close() error {
 // greet says where to click.
 func (h *host) greet(w io.Writer) {
 	fmt.Fprintf(w, "Open      %s/\n", h.base)
-	fmt.Fprintf(w, "Log in    %s with the password %q\n", demoUsers[0].Email, demoPassword)
+	fmt.Fprintf(w, "Sign in   %s with the password %q\n", demoUsers[0].Email, demoPassword)
 	fmt.Fprintf(w, "Forgot    %s/account/forgot\n", h.base)
 	if h.mailbox != nil {
 		fmt.Fprintf(w, "Inbox     %s/inbox\n", h.base)

@@ -76,9 +76,10 @@ func (h *host) demoMail(w http.ResponseWriter, r *http.Request) {
 	}
 	header := w.Header()
 	header.Set("Referrer-Policy", "no-referrer")
-	// Styles and links that open elsewhere are all that a mail may have.
+	// Styles and links that open elsewhere are all that a mail may have. The
+	// start page's script may see how high it is; the mail runs none.
 	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "+
-		"frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
+		"frame-ancestors 'self'; sandbox allow-same-origin allow-popups allow-popups-to-escape-sandbox")
 	switch cmp.Or(r.FormValue("part"), "html") {
 	case "html":
 		header.Set("Content-Type", "text/html; charset=utf-8")

@@ -6,6 +6,12 @@
     show.parentNode.hidden = false;
     show.addEventListener("change", () => reveal(show.checked));
   }
+  const email = document.querySelector("#email");
+  if (email) { // with autofocus the caret would stand before what was typed
+    const typed = email.value;
+    email.value = "";
+    email.value = typed;
+  }
   const form = document.querySelector("form");
   if (!form) return;
   let sent = false;

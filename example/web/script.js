@@ -22,6 +22,25 @@ function renew(panel, next) {
   panel.replaceChildren(...next.childNodes);
 }
 
+// A mail is shown whole: its frame is as high as what is in it.
+function fit(frame) {
+  const root = frame.contentDocument?.documentElement;
+  if (!root || !frame.offsetWidth) return;
+  frame.style.height = "0";
+  frame.style.height = `${root.scrollHeight + frame.offsetHeight - frame.clientHeight}px`;
+}
+
+function fitAll() {
+  document.querySelectorAll("iframe.html").forEach(fit);
+}
+
+// Neither event bubbles.
+document.addEventListener("load", (e) => { if (e.target.matches?.("iframe.html")) fit(e.target); }, true);
+document.addEventListener("toggle", fitAll, true);
+document.addEventListener("change", fitAll);
+addEventListener("resize", fitAll);
+fitAll();
+
 async function refresh() {
   if (document.hidden) return;
   const response = await fetch("/demo/panels");
