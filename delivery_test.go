@@ -51,7 +51,7 @@ type round struct {
 	events *events
 }
 
-// Sleeps inside are of the fake clock of the bubble.
+// inBubble runs f with a service by the fake clock of a bubble of synctest.
 func inBubble(t *testing.T, edit func(*reset.Config), f func(t *testing.T, r round)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestDeliverySchedule(t *testing.T) {
 		r.post.do = func(context.Context, int, reset.Message) error { return down }
 		first := r.request(t, ann.Email)
 		stop := run(t, r.Service)
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		stop()
 
 		want := []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute}
@@ -134,7 +134,7 @@ func TestDeliveryAttemptsStayValid(t *testing.T) {
 		}
 		r.ask(t, ann.Email)
 		run(t, r.Service)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		sent := r.post.messages()
 		if len(sent) != 4 {
 			t.Fatalf("%d attempts; want 4: a retry joins its request though the cap is 1", len(sent))
@@ -160,11 +160,11 @@ func TestDeliveryGivesUp(t *testing.T) {
 				}
 				id := r.request(t, ann.Email)
 				run(t, r.Service)
-				time.Sleep(time.Second)
+				pass(time.Second)
 				if err := r.ChangePassword(t.Context(), id, "a new secret of mine"); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				if n := len(r.post.messages()); n != 2 {
 					t.Errorf("%d messages; want 2", n)
 				}
@@ -195,7 +195,7 @@ func TestDeliveryTo(t *testing.T) {
 			inBubble(t, func(c *reset.Config) { c.Users = answerer{c.Users, tt.answer} }, func(t *testing.T, r round) {
 				r.ask(t, tt.ask)
 				run(t, r.Service)
-				time.Sleep(2 * time.Hour)
+				pass(2 * time.Hour)
 				var to []string
 				for _, m := range r.post.messages() {
 					to = append(to, m.To)
@@ -231,9 +231,9 @@ func TestDeliveryMergesAsks(t *testing.T) {
 			r.ask(t, ann.Email)
 		}
 		r.ask(t, bob.Email)
-		time.Sleep(3 * time.Second) // all are due when Run begins
+		pass(3 * time.Second) // all are due when Run begins
 		run(t, r.Service)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		count := make(map[string]int)
 		for _, m := range r.post.messages() {
 			count[m.To]++
@@ -254,7 +254,7 @@ func TestDeliveryOverCap(t *testing.T) {
 		}
 		r.ask(t, ann.Email)
 		run(t, r.Service)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := len(r.post.messages()); n != 0 {
 			t.Errorf("%d mails over the cap", n)
 		}
@@ -279,10 +279,10 @@ func TestDeliveryNotice(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.host.remove(ann.Email)
-		time.Sleep(23 * time.Hour)
+		pass(23 * time.Hour)
 		finds, _, _ := r.host.calls()
 		run(t, r.Service)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		sent := r.post.messages()
 		if len(sent) != 1 || sent[0].Kind != reset.MailNotice || sent[0].To != ann.Email || sent[0].Name != ann.Name || sent[0].Locale != ann.Locale {
 			t.Fatalf("sent %+v; want one notice to the address of the change", sent)
@@ -308,7 +308,7 @@ func TestDeliveryOnce(t *testing.T) {
 		for range 3 {
 			run(t, r.Service)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		for _, m := range r.post.messages() {
 			if !want[m.To] {
 				t.Errorf("%s has two mails, or one too many", m.To)
@@ -358,7 +358,7 @@ func TestDeliveryEnd(t *testing.T) {
 				// What is left is free for another process, at once or after the
 				// back-off, not after the lease.
 				run(t, r.Service)
-				time.Sleep(8 * time.Second)
+				pass(8 * time.Second)
 				want := 2
 				if tt.cut {
 					want = 3
@@ -376,7 +376,7 @@ func TestDeliveryLostLease(t *testing.T) {
 		r.host.onFind = func(context.Context, string) error {
 			// Slower than the lease lasts, and deaf to its context; meanwhile
 			// another process has taken the mail.
-			time.Sleep(61 * time.Second)
+			<-time.After(61 * time.Second)
 			if _, err := r.store.Lease(t.Context(), time.Now(), time.Now().Add(time.Minute), 1); err != nil {
 				t.Error(err)
 			}
@@ -384,7 +384,7 @@ func TestDeliveryLostLease(t *testing.T) {
 		}
 		r.ask(t, ann.Email)
 		stop := run(t, r.Service)
-		time.Sleep(70 * time.Second)
+		pass(70 * time.Second)
 		if n := len(r.post.messages()); n != 0 {
 			t.Errorf("%d mails under a lost lease", n)
 		}
@@ -407,7 +407,7 @@ func TestDeliveryPanics(t *testing.T) {
 		}
 		r.ask(t, ann.Email)
 		run(t, r.Service)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if n := len(r.post.messages()); n != 2 {
 			t.Errorf("%d attempts; want one that panics and one that succeeds", n)
 		}
@@ -430,7 +430,7 @@ func TestDeliveryStoreFaults(t *testing.T) {
 		r.ask(t, ann.Email)
 		down = time.Now().Add(5 * time.Minute)
 		run(t, r.Service)
-		time.Sleep(6 * time.Minute)
+		pass(6 * time.Minute)
 		if n := len(r.post.messages()); n != 1 {
 			t.Errorf("%d mails after the store came back; want 1", n)
 		}
@@ -458,9 +458,9 @@ func TestDeliveryPurges(t *testing.T) {
 		if _, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		run(t, r.Service)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if n, err := r.store.Purge(t.Context(), time.Now(), 1000); err != nil || n != 0 {
 			t.Errorf("Run has left %d expired records, %v", n, err)
 		}
@@ -493,11 +493,11 @@ func TestNoSecrets(t *testing.T) {
 		secrets = append(secrets, id)
 		r.ask(t, "stranger@example.com")
 		run(t, r.Service)
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		for _, p := range []string{password, password, password} {
 			r.ChangePassword(t.Context(), id, p)
 		}
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		if r.host.password(ann.ID) != password {
 			t.Fatal("the password was not changed")
 		}

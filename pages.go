@@ -33,15 +33,19 @@ const checkLength = 12
 //	POST /forgot               form: email; JSON: {"email"}
 //	GET  /reset?activation=…   from the mail: takes the activation out of the URL
 //	GET  /reset                the form
-//	POST /reset                form: password, confirm; JSON: {"activation", "newPassword"}
+//	POST /reset                form: check (as in the form that GET shows), password, confirm;
+//	                           JSON: {"activation", "newPassword"}
 //	GET  /revoke?activation=…  "it wasn't me", likewise
-//	POST /revoke               ends all live links of the user; JSON: {"activation"}
+//	POST /revoke               ends all live links of the user; form: check; JSON: {"activation"}
 //	GET  /done, /revoked       where the forms lead
 //
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
 // UNKNOWN_ERROR (500), and for a refused password PASSWORD_REFUSED (400) with
 // the member reason of [PasswordError].
+//
+// Between the link and the form the activation is in a cookie, __Host-reset, or
+// reset where BaseURL is http. The template of forms is in templates/README.md.
 //
 // GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
 // are refused here: exempt the mount from the host's own CSRF middleware.

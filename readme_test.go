@@ -29,7 +29,7 @@ func Example_wiring() {
 		Store:   store,
 		Mailer:  &reset.SMTPMailer{Addr: "smtp.example.com:587", From: "Example <no-reply@example.com>", Username: "app", Password: os.Getenv("SMTP_PASSWORD")},
 		BaseURL: "https://app.example.com/account",    // where the pages are mounted
-		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for svc.Handler()
+		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for svc.Handler(); 32 characters or more
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -8,7 +8,7 @@
 //		Store:   store,
 //		Mailer:  &reset.SMTPMailer{Addr: "smtp.example.com:587", From: "Example <no-reply@example.com>", Username: "app", Password: secret},
 //		BaseURL: "https://app.example.com/account", // where Pages is mounted
-//		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for Handler
+//		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for Handler; 32 characters or more
 //	})
 //	var wg sync.WaitGroup
 //	wg.Go(func() { svc.Run(ctx) })                                     // sends the mail
@@ -50,7 +50,9 @@
 //
 // Package resettest has a Store in memory and a Mailbox for the host's own
 // tests, as in the integration example of this package, and the suites that
-// implementations of [Store], [Limiter] and [Mailer] must pass.
+// implementations of [Store], [Limiter] and [Mailer] must pass. Mail that the
+// public asks for comes some seconds later, on purpose: let Mailbox.Wait have
+// ten.
 //
 // # Compatibility
 //
@@ -123,10 +125,11 @@ func (e *LimitError) Is(target error) bool { return target == ErrTooManyRequests
 // Users is the host's accounts. It is safe for use from many goroutines.
 type Users interface {
 	// FindByEmail returns the one user with an address, given in its canonical
-	// form: hosts compare it with lower(email), or keep [CanonicalAddress] in a
-	// column. It returns ErrNoUser where there is none, where there are several
-	// and where the account must not be reset by mail: disabled, single
-	// sign-on, administrators.
+	// form: hosts keep the [CanonicalAddress] of each in a unique column and
+	// compare with that. lower(email) finds plain ASCII addresses only: SQLite
+	// lowers no other letters, and no database knows IDNA. It returns ErrNoUser
+	// where there is none, where there are several and where the account must
+	// not be reset by mail: disabled, single sign-on, administrators.
 	FindByEmail(ctx context.Context, address string) (User, error)
 	// HashPassword returns what SetPassword is to save. It is slow on purpose
 	// and runs outside of any transaction; at most GOMAXPROCS calls run at once.
@@ -168,8 +171,8 @@ type Config struct {
 	// of BaseURL, it gets the query parameter "activation". Defaults to
 	// BaseURL + "/reset".
 	ResetURL string
-	// SignInURL is linked where the password has been changed. Defaults to no
-	// link.
+	// SignInURL is where the pages lead back to the host, above all once the
+	// password has been changed: an absolute http(s) URL. Defaults to no link.
 	SignInURL string
 	// SupportURL is linked from pages and mail, http(s) or mailto. Defaults to
 	// no link.
@@ -570,7 +573,9 @@ func (s *Service) ChangePassword(ctx context.Context, activation, newPassword st
 
 // Revoke ends every activation of a user and takes back the mails that would
 // bring new ones. The host calls it when a password or an address was changed
-// by other means.
+// by other means. Inside a transaction of its own on the store's database it
+// passes the context of storebun.WithTx; on SQLite Revoke would otherwise wait
+// for that transaction until it fails.
 func (s *Service) Revoke(ctx context.Context, userID string) error {
 	if err := s.cfg.Store.Revoke(ctx, userID); err != nil {
 		return fmt.Errorf("reset: revoke: %w", err)

@@ -66,23 +66,23 @@ type Store interface {
 	//
 	// Elsewhere, the user's live activations are claimed first, in a
 	// transaction of their own; claimed activations are not live, but count for
-	// the cap while the claim is held. Then apply runs. If it returns nil the claim becomes a success. If it returns an
-	// error that wraps ErrNotChanged or a *PasswordError, the activations are
-	// live again, unless they were revoked meanwhile. Any other error, a panic
-	// or a crash leaves them used up. The outcome is written down even if ctx
-	// has ended. One claim at a time can be held for a user; it ends when it is settled or
-	// after 60 s. While another call holds it, Redeem returns
-	// ErrInvalidActivation.
+	// the cap while the claim is held. Then apply runs. If it returns nil the
+	// claim becomes a success. If it returns an error that wraps ErrNotChanged
+	// or a *PasswordError, the activations are live again, unless they were
+	// revoked meanwhile. Any other error, a panic or a crash leaves them used
+	// up. The outcome is written down even if ctx has ended. One claim at a
+	// time can be held for a user; it ends when it is settled or after 60 s.
+	// While another call holds it, Redeem returns ErrInvalidActivation.
 	Redeem(ctx context.Context, now time.Time, a Activation, notice Mail, apply func(context.Context) error) error
 
 	// Revoke removes every activation of the user and every reset mail that is
 	// bound to the user. Notices stay queued.
 	Revoke(ctx context.Context, userID string) error
 
-	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires, those with the
-	// earliest Due first, and none that another call was given. Each is
-	// returned with Due = until, a fresh Lease and Attempts one higher, as it
-	// is now stored.
+	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
+	// those with the earliest Due first, and none that another call was given.
+	// Each is returned with Due = until, a fresh Lease and Attempts one higher,
+	// as it is now stored.
 	Lease(ctx context.Context, now, until time.Time, n int) ([]Mail, error)
 
 	// Settle ends leases: it removes each mail, or frees it for another
