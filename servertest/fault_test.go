@@ -388,7 +388,7 @@ func settled(t *testing.T, h *host) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		query := "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE '%in transaction%' AND datname = current_database() AND query LIKE '%reset_%' AND pid <> pg_backend_pid()"
+		query := "SELECT COUNT(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
 		if h.Kind == mysqlServer.name {
 			query = "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = DATABASE()"
 		}

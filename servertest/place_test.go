@@ -98,6 +98,7 @@ func newDSN(t testing.TB, s server) string {
 		}
 		q := u.Query()
 		q.Set("search_path", name)
+		q.Set("application_name", name) // tells its connections from those of other places
 		u.RawQuery = q.Encode()
 		dsn, drop = u.String(), drop+" CASCADE"
 	}
@@ -201,6 +202,23 @@ func openHost(t testing.TB, p place) *host {
 	}
 	t.Cleanup(h.close)
 	return h
+}
+
+// alone waits until the servers have seen that the processes which had the place
+// open, too, are dead: what those had sent by then still comes true.
+func (h *host) alone(t *testing.T) {
+	t.Helper()
+	if h.Kind == sqliteFile.name {
+		return
+	}
+	query := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
+	if h.Kind == mysqlServer.name {
+		query = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
+	}
+	for _, db := range []*bun.DB{h.db, h.users.db} {
+		for count(t, db, query) > db.Stats().OpenConnections {
+		}
+	}
 }
 
 // service returns a service that hands its mail to the server at an address.
