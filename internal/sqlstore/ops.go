@@ -313,7 +313,7 @@ func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
 }
 
 func anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
-	return exists(ctx, c, `SELECT id FROM reset_mails WHERE due <= ? AND expires > ? LIMIT 1`, now.UnixMilli(), now.UnixMilli())
+	return exists(ctx, c, `SELECT id FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT 1`, now.UnixMilli(), now.UnixMilli())
 }
 
 func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) ([]reset.Mail, error) {

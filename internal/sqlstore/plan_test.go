@@ -1,0 +1,123 @@
+package sqlstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun/dialect"
+	_ "modernc.org/sqlite"
+
+	"github.com/gopassreset/reset"
+)
+
+// planned is a Backend that asks SQLite for the plan of each statement before
+// it runs it.
+type planned struct {
+	*sql.DB
+	plans map[string][]string
+}
+
+func (p planned) plan(ctx context.Context, query string, args []any) error {
+	return each(ctx, p.DB, func(r *sql.Rows) error {
+		var id, parent, unused int
+		var step string
+		err := r.Scan(&id, &parent, &unused, &step)
+		p.plans[query] = append(p.plans[query], step)
+		return err
+	}, "EXPLAIN QUERY PLAN "+query, args...)
+}
+
+func (p planned) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := p.plan(ctx, query, args); err != nil {
+		return nil, err
+	}
+	return p.DB.ExecContext(ctx, query, args...)
+}
+
+func (p planned) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := p.plan(ctx, query, args); err != nil {
+		return nil, err
+	}
+	return p.DB.QueryContext(ctx, query, args...)
+}
+
+func (p planned) Read(ctx context.Context, f Op) error     { return f(ctx, p) }
+func (p planned) WriteOne(ctx context.Context, f Op) error { return f(ctx, p) }
+func (p planned) Write(ctx context.Context, f Op) error    { return f(ctx, p) }
+func (p planned) Begin(context.Context) (*Tx, error)       { panic("not planned") }
+
+// On SQLite no statement reads a whole table or index, and those that look for
+// mail that is due do not read what is queued for later.
+func TestPlans(t *testing.T) {
+	ctx := t.Context()
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	schema, err := SchemaOf(dialect.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := schema.Script(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range script {
+		if err := exec(ctx, db, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	p := planned{DB: db, plans: make(map[string][]string)}
+	s := New(p, sqlite, false)
+	now := time.Now()
+	expires := now.Add(time.Hour)
+	activation := func(secret string) reset.Activation {
+		return reset.Activation{Hash: sha256.Sum256([]byte(secret)), Request: newID(now), UserID: "u", Email: "u@example.com", Expires: expires}
+	}
+	a, claim := activation("a"), newID(now)
+	mail := reset.Mail{ID: newID(now), Kind: reset.MailReset, Email: a.Email, Due: now, Expires: expires}
+	notice := reset.Mail{ID: newID(now), Kind: reset.MailNotice, UserID: "u", Email: a.Email, Due: now, Expires: expires}
+	for _, step := range []func() error{
+		func() error { return s.Enqueue(ctx, mail) },
+		func() error {
+			mails, err := s.Lease(ctx, now, now.Add(time.Minute), 10)
+			if err != nil || len(mails) != 1 {
+				t.Fatalf("Lease = %v, %v", mails, err)
+			}
+			if err := s.Issue(ctx, now, a, 3, &mails[0]); err != nil {
+				return err
+			}
+			return s.Settle(ctx, []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease, Retry: now.Add(time.Minute)}})
+		},
+		func() error { _, err := s.Find(ctx, now, a.Hash); return err },
+		func() error { return s.claim(ctx, p, now, a, claim) },
+		func() error { return s.settleClaim(ctx, p, a, claim, notChanged, notice) },
+		func() error { return s.Issue(ctx, now, activation("b"), 3, nil) },
+		func() error { return s.use(ctx, p, now, activation("b"), notice) },
+		func() error { return s.Revoke(ctx, "u") },
+		func() error { _, err := s.Purge(ctx, expires, 100); return err },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for query, plan := range p.plans {
+		for _, step := range plan {
+			if strings.HasPrefix(step, "SCAN") {
+				t.Errorf("%s\n%s", query, step)
+			}
+		}
+		if strings.Contains(query, "due <=") && !slices.Equal(plan, []string{"SEARCH reset_mails USING INDEX reset_mails_due (due<?)"}) {
+			t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
+		}
+	}
+}
