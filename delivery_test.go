@@ -517,3 +517,33 @@ func TestNoSecrets(t *testing.T) {
 		}
 	})
 }
+
+// An ask is due later, so it does not make Run look at the queue: whoever asks
+// a lot would make it do little else. A request does.
+func TestWhatWakesRun(t *testing.T) {
+	leases := 0
+	inBubble(t, func(c *reset.Config) {
+		unlimited(c)
+		c.Store = &countingStore{Store: c.Store, fail: func(_ context.Context, method string) error {
+			if method == "Lease" {
+				leases++
+			}
+			return nil
+		}}
+	}, func(t *testing.T, r round) {
+		r.begin(t)
+		before := leases
+		for range 100 {
+			r.ask(t, ann.Email)
+			synctest.Wait()
+		}
+		if leases != before {
+			t.Errorf("100 asks made Run look %d times", leases-before)
+		}
+		r.request(t, ann.Email)
+		synctest.Wait()
+		if leases == before {
+			t.Error("a request did not wake Run")
+		}
+	})
+}

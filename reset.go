@@ -467,7 +467,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	}
 	failpoint.Hit("issued")
 	if m != nil {
-		s.queued(ctx)
+		s.queuedNow(ctx)
 	}
 	return activation, nil
 }
@@ -567,7 +567,7 @@ func (s *Service) ChangePassword(ctx context.Context, activation, newPassword st
 		return fmt.Errorf("reset: redeem: %w", err)
 	}
 	s.event(ctx, slog.LevelInfo, "password_changed", "user", user.ID)
-	s.queued(ctx)
+	s.queuedNow(ctx)
 	return nil
 }
 
@@ -730,12 +730,16 @@ func (s *Service) randomDuration(most time.Duration) (time.Duration, error) {
 	return time.Duration(n.Int64()) * time.Millisecond, nil
 }
 
-// queued tells Run that there is mail, or the operator that nobody here sends
-// it.
+// queued tells the operator, once, if mail was queued that nobody here sends.
 func (s *Service) queued(ctx context.Context) {
 	if !s.ran.Load() && s.told.CompareAndSwap(false, true) {
 		s.event(ctx, slog.LevelInfo, "run_elsewhere", "hint", "mail is queued, and sent by a process that calls Run")
 	}
+}
+
+// queuedNow also tells Run, for mail that is due.
+func (s *Service) queuedNow(ctx context.Context) {
+	s.queued(ctx)
 	select {
 	case s.wake <- struct{}{}:
 	default:
