@@ -156,6 +156,7 @@ var (
 
 const (
 	textContrast  = 4.5 // WCAG 2.2 AA, 1.4.3
+	darkContrast  = 6   // of text on dark, where 4.5 still looks dim
 	shapeContrast = 3   // WCAG 2.2 AA, 1.4.11
 	grayContrast  = 12
 	paleContrast  = 1.4 // of what has no outline and no other purpose than to show where text is
@@ -173,7 +174,7 @@ func schemes(brand color) (light, dark scheme) {
 	light = scheme{Button: brand, Link: brand.against(lightSurface, black, textContrast)}
 	// On light even the palest button has the outline; on dark a deep one
 	// would look switched off.
-	dark = scheme{Button: brand.against(darkSurface, white, shapeContrast), Link: brand.against(darkSurface, white, textContrast)}
+	dark = scheme{Button: brand.against(darkSurface, white, shapeContrast), Link: brand.against(darkSurface, white, darkContrast)}
 	light.OnButton, dark.OnButton = textOn(light.Button), textOn(dark.Button)
 	return light, dark
 }

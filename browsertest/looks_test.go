@@ -178,9 +178,15 @@ func (b *tab) capture(folder, name string, width, least int64) {
 	}
 	// A picture of more than the viewport can be off to the side where text
 	// runs from right to left: the viewport is made to fit instead.
-	height := evaluate[int64](b, "document.documentElement.scrollHeight")
-	b.do(chromedp.EmulateViewport(width, max(least, height+40)))
-	evaluate[bool](b, `new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn(true))))`)
+	for fitted := int64(-1); ; { // what the page fits to its width may still grow
+		height := evaluate[int64](b, "document.documentElement.scrollHeight")
+		if height <= fitted {
+			break
+		}
+		fitted = max(least, height+40)
+		b.do(chromedp.EmulateViewport(width, fitted))
+		evaluate[bool](b, `new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn(true))))`)
+	}
 	picture := value(b, chromedp.CaptureScreenshot())
 	path := filepath.Join(folder, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
