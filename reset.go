@@ -210,7 +210,9 @@ type Config struct {
 	// password up among breached ones. It refuses with a *PasswordError; any
 	// other error fails the change. Defaults to no further rule.
 	CheckPassword func(ctx context.Context, u User, password string) error
-	// Workers is how many mails Run sends at a time. Defaults to 4.
+	// Workers is how many mails Run sends at a time. Defaults to 4. With 1 a
+	// mail waits for the one before it, so that when it arrives may tell
+	// whether that was for a user.
 	Workers int
 	// Logger gets the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password or the address of somebody
