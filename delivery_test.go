@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -544,6 +545,32 @@ func TestWhatWakesRun(t *testing.T) {
 		synctest.Wait()
 		if leases == before {
 			t.Error("a request did not wake Run")
+		}
+	})
+}
+
+// However many asks wait, what a trusted caller asks for and the notice of a
+// change go first: the public must not be able to hold them up.
+func TestAsksDoNotHoldUpOthers(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 1 }, func(t *testing.T, r round) {
+		activation := prevented(t, r.Service, bob)
+		for range 500 {
+			r.ask(t, ann.Email)
+			pass(time.Second)
+		}
+		if err := r.ChangePassword(t.Context(), activation, goodPassword); err != nil {
+			t.Fatal(err)
+		}
+		r.request(t, bob.Email)
+		r.begin(t)
+		pass(time.Minute)
+		var first []string
+		for _, m := range r.post.messages()[:2] {
+			first = append(first, string(m.Kind)+" "+m.To)
+		}
+		slices.Sort(first)
+		if want := []string{"notice " + bob.Email, "reset " + bob.Email}; !slices.Equal(first, want) {
+			t.Errorf("first came %q, want %q", first, want)
 		}
 	})
 }

@@ -462,7 +462,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	}
 	var m *Mail
 	if !o.PreventEmailSending {
-		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: now, Expires: a.Expires}
+		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: s.ahead(now), Expires: a.Expires}
 	}
 	if err := s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m); err != nil {
 		return "", fmt.Errorf("reset: issue: %w", err)
@@ -551,7 +551,7 @@ func (s *Service) ChangePassword(ctx context.Context, activation, newPassword st
 	}
 	notice := Mail{
 		ID: id, Kind: MailNotice, UserID: user.ID, Email: user.Email, Name: user.Name, Locale: user.Locale,
-		Due: now, Expires: now.Add(noticeTTL),
+		Due: s.ahead(now), Expires: now.Add(noticeTTL),
 	}
 	err = s.cfg.Store.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
 		failpoint.Hit("claimed")
@@ -731,6 +731,10 @@ func (s *Service) randomDuration(most time.Duration) (time.Duration, error) {
 	}
 	return time.Duration(n.Int64()) * time.Millisecond, nil
 }
+
+// ahead returns when mail is due that goes before all asks, however many wait:
+// no ask lives longer than TTL, and Lease begins with what is due longest.
+func (s *Service) ahead(now time.Time) time.Time { return now.Add(-s.cfg.TTL) }
 
 // queued tells the operator, once, if mail was queued that nobody here sends.
 func (s *Service) queued(ctx context.Context) {

@@ -312,8 +312,8 @@ func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
 	return removeAll(ctx, c, userID)
 }
 
-func anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
-	return exists(ctx, c, `SELECT id FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT 1`, now.UnixMilli(), now.UnixMilli())
+func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
+	return exists(ctx, c, `SELECT id`+s.dialect.dueMails, now.UnixMilli(), now.UnixMilli(), 1)
 }
 
 func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) ([]reset.Mail, error) {
@@ -329,7 +329,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 		m.Due, m.Lease, m.Attempts = fromMillis(until.UnixMilli()), lease, m.Attempts+1
 		mails = append(mails, m)
 		return nil
-	}, `SELECT id, kind, user_id, email, name, locale, expires, attempts FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`+s.dialect.skipLocked,
+	}, `SELECT id, kind, user_id, email, name, locale, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
 		now.UnixMilli(), now.UnixMilli(), n)
 	if err != nil || len(mails) == 0 {
 		return nil, err
@@ -382,11 +382,12 @@ func settle(ctx context.Context, c Conn, done []reset.Settlement) error {
 }
 
 // purge passes over rows that somebody has locked: they are being removed, or
-// will be there the next time.
+// will be there the next time. It begins with the mails, which are in the way
+// of those that are due.
 func (s *Store) purge(ctx context.Context, c Conn, now time.Time, n int) (removed int, err error) {
 	for _, table := range []struct{ name, key string }{
-		{"reset_activations", "hash"},
 		{"reset_mails", "id"},
+		{"reset_activations", "hash"},
 		{"reset_locks", "user_id"},
 	} {
 		if removed >= n {

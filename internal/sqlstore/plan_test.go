@@ -52,7 +52,8 @@ func (p planned) Write(ctx context.Context, f Op) error    { return f(ctx, p) }
 func (p planned) Begin(context.Context) (*Tx, error)       { panic("not planned") }
 
 // On SQLite no statement reads a whole table or index, and those that look for
-// mail that is due do not read what is queued for later.
+// mail that is due read neither what is queued for later nor more than the index
+// of what has expired.
 func TestPlans(t *testing.T) {
 	ctx := t.Context()
 	db, err := sql.Open("sqlite", ":memory:")
@@ -116,7 +117,7 @@ func TestPlans(t *testing.T) {
 				t.Errorf("%s\n%s", query, step)
 			}
 		}
-		if strings.Contains(query, "due <=") && !slices.Equal(plan, []string{"SEARCH reset_mails USING INDEX reset_mails_due (due<?)"}) {
+		if strings.Contains(query, "due <=") && !slices.Contains(plan, "SEARCH reset_mails USING COVERING INDEX reset_mails_due (due<?)") {
 			t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
 		}
 	}

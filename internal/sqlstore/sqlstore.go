@@ -91,7 +91,7 @@ func (s *Store) Revoke(ctx context.Context, userID string) error {
 func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 	due := false
 	err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
-		due, err = anyDue(ctx, c, now)
+		due, err = s.anyDue(ctx, c, now)
 		return err
 	})
 	if err != nil || !due || n < 1 {

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS reset_mails (
     expires  BIGINT        NOT NULL,
     attempts INTEGER       NOT NULL,
     lease    BINARY(16),                         -- NULL: not leased
-    INDEX reset_mails_due (due),
+    INDEX reset_mails_due (due, expires),
     INDEX reset_mails_expires (expires),
     INDEX reset_mails_user (user_id)
 ) ENGINE = InnoDB;

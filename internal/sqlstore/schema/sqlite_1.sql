@@ -24,7 +24,7 @@ CREATE TABLE reset_mails (
     lease    BLOB                         -- NULL: not leased
 ) WITHOUT ROWID;
 
-CREATE INDEX reset_mails_due ON reset_mails (due);
+CREATE INDEX reset_mails_due ON reset_mails (due, expires);
 
 CREATE INDEX reset_mails_expires ON reset_mails (expires);
 
