@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -270,6 +271,60 @@ func TestDeadlockIsRetried(t *testing.T) {
 		wg.Wait()
 		if got := tries.Load(); got != 3 {
 			t.Errorf("two transactions that wait for each other took %d tries, want 3", got)
+		}
+	})
+}
+
+// A heldLease stops a Lease where it has read and locked what it takes.
+type heldLease struct{ held, release chan struct{} }
+
+func (heldLease) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
+
+func (h heldLease) AfterQuery(_ context.Context, e *bun.QueryEvent) {
+	if strings.Contains(e.Query, "LIMIT 4 FOR UPDATE") {
+		close(h.held)
+		<-h.release
+	}
+}
+
+// While one process leases, another finds what the first does not take. A
+// server that reads through another index may lock all that is due.
+func TestLeaseHidesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		for _, rows := range []struct{ due, later, expired int }{{50, 0, 5}, {50, 5, 0}, {200, 20, 5}} {
+			db := s.open(t, 4)
+			store := newStore(t, db, storebun.Options{})
+			now := start.Add(time.Hour)
+			n := 0
+			add := func(rows int, due, expires time.Time) {
+				for range rows {
+					n++
+					m := ask(n)
+					m.Due, m.Expires = due.Add(time.Duration(n)*time.Millisecond), expires.Add(time.Duration(n)*time.Millisecond)
+					if err := store.Enqueue(t.Context(), m); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			add(rows.due, now.Add(-2*time.Second), now.Add(time.Hour))
+			add(rows.later, now.Add(10*time.Minute), now.Add(time.Hour))
+			add(rows.expired, now.Add(-2*time.Hour), now.Add(-time.Hour))
+
+			hook := heldLease{make(chan struct{}), make(chan struct{})}
+			first := make(chan int)
+			go func() {
+				mails, err := newStore(t, db.WithQueryHook(hook), storebun.Options{}).Lease(context.Background(), now, now.Add(time.Minute), 4)
+				if err != nil {
+					t.Error(err)
+				}
+				first <- len(mails)
+			}()
+			<-hook.held
+			mails, err := store.Lease(t.Context(), now, now.Add(time.Minute), 4)
+			close(hook.release)
+			if one := <-first; err != nil || len(mails) != 4 || one != 4 {
+				t.Errorf("%+v: leased %d and meanwhile %d, %v; want 4 and 4", rows, one, len(mails), err)
+			}
 		}
 	})
 }
