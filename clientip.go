@@ -18,6 +18,11 @@ import (
 // ClientIP of their own.
 func ClientIPBehind(proxies ...netip.Prefix) func(*http.Request) string {
 	proxies = slices.Clone(proxies)
+	for i, p := range proxies {
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // addresses are compared unmapped
+			proxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+	}
 	trusted := func(ip netip.Addr) bool {
 		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 	}
@@ -46,9 +51,14 @@ func remoteIP(r *http.Request) (netip.Addr, bool) {
 	return ap.Addr().Unmap().WithZone(""), err == nil
 }
 
-// hopIP parses one hop of X-Forwarded-For. Some proxies add the port.
+// hopIP parses one hop of X-Forwarded-For. Some proxies add the port, or put
+// IPv6 addresses into brackets.
 func hopIP(hop string) (netip.Addr, bool) {
-	ip, err := netip.ParseAddr(hop)
+	bare := hop
+	if strings.HasPrefix(hop, "[") && strings.HasSuffix(hop, "]") {
+		bare = hop[1 : len(hop)-1]
+	}
+	ip, err := netip.ParseAddr(bare)
 	if err != nil {
 		var ap netip.AddrPort
 		ap, err = netip.ParseAddrPort(hop)

@@ -9,7 +9,7 @@ import (
 )
 
 func TestClientIPBehind(t *testing.T) {
-	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ffff::/48")}
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ffff::/48"), netip.MustParsePrefix("::ffff:172.16.0.0/108")}
 	for _, tt := range []struct {
 		remote  string
 		headers []string
@@ -32,6 +32,9 @@ func TestClientIPBehind(t *testing.T) {
 		{"[2001:db8:1:2:ffff::]:1234", nil, "2001:db8:1:2::/64", "2001:db8:1:2::/64"},
 		{"[2001:db8:ffff::1]:1234", []string{"2001:db8:1:2:3:4:5:6"}, "2001:db8:ffff::/64", "2001:db8:1:2::/64"},
 		{"[fe80::1%eth0]:1234", nil, "fe80::/64", "fe80::/64"},
+		{"10.0.0.1:1234", []string{"[2001:db8:1:2::3]"}, "10.0.0.1", "2001:db8:1:2::/64"},
+		{"172.16.0.1:1234", []string{"198.51.100.1"}, "172.16.0.1", "198.51.100.1"}, // a proxy, mapped
+		{"172.32.0.1:1234", []string{"198.51.100.1"}, "172.32.0.1", "172.32.0.1"},
 		{"@", nil, "", ""},
 		{"", []string{"198.51.100.1"}, "", ""},
 	} {

@@ -19,12 +19,14 @@ const (
 	leaseTime     = time.Minute
 	exchangeTime  = 30 * time.Second // what Mailer.Send has
 	storeTime     = 10 * time.Second // what a call of the store or of Users has
+	hostPatience  = time.Second      // how long either may go on when its time is over
 	drainTime     = 10 * time.Second // what exchanges have once Run is to end
 	leastLeft     = 5 * time.Minute  // a link that lives shorter is not mailed
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
 	purgeBatch    = 1000
 	settleTries   = 3
+	maxUnsettled  = 10_000
 	jitterPercent = 30
 )
 
@@ -48,7 +50,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.ran.Store(true)
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers)}
+	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers), unsettled: make(map[ID]bool)}
 
 	var wg sync.WaitGroup
 	wg.Go(func() { d.purgeAll(ctx) })
@@ -71,6 +73,9 @@ type delivery struct {
 	slots    chan struct{}   // holds a token for each worker that is not free
 	failures int             // of Lease, in a row
 	cut      atomic.Int64    // exchanges that had no time to finish
+
+	mu        sync.Mutex
+	unsettled map[ID]bool // mails that were sent but are queued still, as the store failed
 }
 
 // round leases no more mails than workers are free and hands them out. It
@@ -192,11 +197,43 @@ func (d *delivery) work(ctx context.Context, job []Mail) {
 		d.settle(ctx, freed(job, time.Now()))
 		return
 	}
+	if job = d.unsent(ctx, job); len(job) == 0 {
+		return
+	}
 	if job[0].Kind == MailNotice {
 		d.deliverNotice(ctx, job[0])
 		return
 	}
 	d.deliverReset(ctx, job)
+}
+
+// settleSent removes a mail that was sent. One that the store keeps all the
+// same would be sent with every lease: it is remembered.
+func (d *delivery) settleSent(ctx context.Context, m Mail) {
+	settled := d.settle(ctx, removed([]Mail{m}))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case settled:
+		delete(d.unsettled, m.ID)
+	case len(d.unsettled) < maxUnsettled:
+		d.unsettled[m.ID] = true
+	}
+}
+
+// unsent settles what was sent under an earlier lease and returns the others.
+func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
+	for _, m := range job {
+		d.mu.Lock()
+		sent := d.unsettled[m.ID]
+		d.mu.Unlock()
+		if sent {
+			d.settleSent(ctx, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	return rest
 }
 
 // deliverReset mails one link for a job: to the user who has the address, if
@@ -251,7 +288,7 @@ func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
 func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	user, err := d.findUser(ctx, m.Email)
+	user, err := inTime(ctx, hostPatience, func() (User, error) { return d.findUser(ctx, m.Email) })
 	if err == nil && m.UserID != "" && m.UserID != user.ID {
 		return User{}, fmt.Errorf("%w: the address is another user's now", ErrNoUser)
 	}
@@ -301,7 +338,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 	failpoint.Hit("sent")
 	switch {
 	case err == nil:
-		d.settle(ctx, removed([]Mail{m}))
+		d.settleSent(ctx, m)
 		d.event(ctx, slog.LevelInfo, "mail_sent", mailAttrs(m)...)
 	case errors.Is(err, ErrUndeliverable):
 		d.giveUp(ctx, []Mail{m}, "mail_undeliverable", err)
@@ -316,7 +353,8 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 func (d *delivery) send(ctx context.Context, msg Message) error {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
-	return d.cfg.Mailer.Send(ctx, msg)
+	_, err := inTime(ctx, hostPatience, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
+	return err
 }
 
 // retry frees mails for a later attempt, each at its own time, or gives up
@@ -375,10 +413,11 @@ func freed(mails []Mail, retry time.Time) (done []Settlement) {
 }
 
 // settle also works when Run has run out of time: what has been sent must not
-// be sent again. If the store does not answer, the leases run out.
-func (d *delivery) settle(ctx context.Context, done []Settlement) {
+// be sent again. If the store does not answer, the leases run out, and settle
+// returns false.
+func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 	if len(done) == 0 {
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
@@ -386,11 +425,11 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) {
 	for try := 1; ; try++ {
 		err := noPanic(func() error { return d.cfg.Store.Settle(ctx, done) })
 		if err == nil {
-			return
+			return true
 		}
 		if try == settleTries || ctx.Err() != nil {
 			d.event(ctx, slog.LevelError, "settle_failed", "error", err)
-			return
+			return false
 		}
 		select {
 		case <-time.After(jitter(time.Second)):

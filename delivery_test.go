@@ -373,11 +373,16 @@ func TestDeliveryEnd(t *testing.T) {
 }
 
 func TestDeliveryLostLease(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, r round) {
-		r.host.onFind = func(context.Context, string) error {
+	store, stolen := new(countingStore), false
+	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
+		store.fail = func(_ context.Context, method string) error {
+			if method != "Issue" {
+				return nil
+			}
 			// Slower than the lease lasts, and deaf to its context; meanwhile
 			// another process has taken the mail.
 			<-time.After(61 * time.Second)
+			stolen = true
 			if _, err := r.store.Lease(t.Context(), time.Now(), time.Now().Add(time.Minute), 1); err != nil {
 				t.Error(err)
 			}
@@ -386,10 +391,10 @@ func TestDeliveryLostLease(t *testing.T) {
 		r.ask(t, ann.Email)
 		stop := run(t, r.Service)
 		pass(70 * time.Second)
-		if n := len(r.post.messages()); n != 0 {
-			t.Errorf("%d mails under a lost lease", n)
-		}
 		stop()
+		if n := len(r.post.messages()); n != 0 || !stolen {
+			t.Errorf("%d mails under a lost lease (lost: %t)", n, stolen)
+		}
 	})
 }
 
@@ -571,6 +576,124 @@ func TestAsksDoNotHoldUpOthers(t *testing.T) {
 		slices.Sort(first)
 		if want := []string{"notice " + bob.Email, "reset " + bob.Email}; !slices.Equal(first, want) {
 			t.Errorf("first came %q, want %q", first, want)
+		}
+	})
+}
+
+// A mailer or an account look-up that never returns costs an attempt, not a
+// worker, and does not keep Run from ending.
+func TestHostHangs(t *testing.T) {
+	never := make(chan struct{})
+	hang := func(context.Context, string) error { <-never; return nil }
+	for _, where := range []string{"Mailer", "Users"} {
+		t.Run(where, func(t *testing.T) {
+			inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 1 }, func(t *testing.T, r round) {
+				never = make(chan struct{}) // of the bubble
+				hanging := true
+				var mu sync.Mutex
+				still := func() bool { mu.Lock(); defer mu.Unlock(); return hanging }
+				switch where {
+				case "Mailer":
+					r.post.do = func(ctx context.Context, _ int, m reset.Message) error {
+						if m.To == ann.Email && still() {
+							return hang(ctx, "")
+						}
+						return nil
+					}
+				case "Users":
+					r.host.onFind = func(ctx context.Context, address string) error {
+						if address == ann.Email && still() {
+							return hang(ctx, "")
+						}
+						return nil
+					}
+				}
+				r.ask(t, ann.Email)
+				stop := run(t, r.Service)
+				pass(10 * time.Second)
+				r.request(t, bob.Email)
+				pass(time.Minute)
+				sent := 0
+				for _, m := range r.post.messages() {
+					if m.To == bob.Email {
+						sent++
+					}
+				}
+				if sent != 1 {
+					t.Errorf("%d mails to another user within a minute, want 1\n%v", sent, r.events)
+				}
+				if n := len(r.events.named("mail_failed")); n == 0 {
+					t.Error("nobody was told")
+				}
+				mu.Lock()
+				hanging = false
+				mu.Unlock()
+				pass(10 * time.Minute)
+				if n := len(r.events.named("mail_sent")); n != 2 {
+					t.Errorf("%d events mail_sent, want 2\n%v", n, r.events)
+				}
+				stop()
+				close(never)
+			})
+		})
+	}
+}
+
+// Run ends though a mailer does not, and says so.
+func TestRunEndsWithoutMailer(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		never := make(chan struct{})
+		r.post.do = func(context.Context, int, reset.Message) error { <-never; return nil }
+		r.request(t, ann.Email)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		pass(time.Second)
+		cancel()
+		pass(20 * time.Second)
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("Run = nil though it had to cut an exchange off")
+			}
+		default:
+			t.Error("Run goes on")
+		}
+		close(never)
+	})
+}
+
+// A store that only fails to settle does not make a mail come again and again.
+func TestSentOnceThoughNotSettled(t *testing.T) {
+	store := new(countingStore)
+	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
+		broken := true
+		var mu sync.Mutex
+		store.fail = func(_ context.Context, method string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if method == "Settle" && broken {
+				return errors.New("DELETE denied")
+			}
+			return nil
+		}
+		r.ask(t, ann.Email)
+		stop := run(t, r.Service)
+		pass(30 * time.Minute)
+		if n := len(r.post.messages()); n != 1 {
+			t.Errorf("%d mails, want 1", n)
+		}
+		if n := len(r.events.named("settle_failed")); n < 10 {
+			t.Errorf("%d events settle_failed in 30 min", n)
+		}
+		mu.Lock()
+		broken = false
+		mu.Unlock()
+		pass(2 * time.Minute)
+		stop()
+		drained(t, r.store)
+		if n := len(r.post.messages()); n != 1 {
+			t.Errorf("%d mails once the store works, want 1", n)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
@@ -103,6 +104,7 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 		defer cancel()
 		r = r.WithContext(ctx)
 		tracked := &tracker{ResponseWriter: w}
+		header := w.Header().Clone() // the host's, from around us
 		if r.Body != http.NoBody {
 			// Without this a client that sends byte by byte would hold the
 			// handler, and net/http too, which reads what we do not. Not every
@@ -121,6 +123,7 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 			s.event(ctx, slog.LevelError, "panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			if !tracked.wrote {
 				clear(w.Header())
+				maps.Copy(w.Header(), header)
 				failed(w, r)
 			}
 		}()

@@ -434,12 +434,11 @@ func TestRecovers(t *testing.T) {
 	tests := []struct {
 		method string
 		event  string
-		sent   int
 	}{
-		{"Lease", "lease_failed", 1},
-		{"Issue", "mail_failed", 1},
-		{"Settle", "settle_failed", 2}, // sent, but that could not be written down
-		{"Purge", "purge_failed", 1},
+		{"Lease", "lease_failed"},
+		{"Issue", "mail_failed"},
+		{"Settle", "settle_failed"},
+		{"Purge", "purge_failed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method, func(t *testing.T) {
@@ -456,12 +455,7 @@ func TestRecovers(t *testing.T) {
 				r.begin(t)
 				r.ask(t, ann.Email)
 				pass(5 * time.Minute)
-				sent := r.wantSent(t, tt.sent)
-				for _, m := range sent {
-					if m.ID != sent[0].ID {
-						t.Errorf("message %s, want %s again", m.ID, sent[0].ID)
-					}
-				}
+				r.wantSent(t, 1)
 				if len(r.events.named(tt.event)) == 0 {
 					t.Errorf("no event %s\n%v", tt.event, r.events)
 				}

@@ -79,15 +79,24 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) erro
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	own, err := l.bucket(key, 1, nil, now)
+	site, ok := siteOf(key)
+	if !ok {
+		own, err := l.bucket(key, 1, nil, now)
+		if err != nil {
+			return err
+		}
+		return l.take(now, own)
+	}
+	// The site comes first: what it refuses must not make new buckets, which
+	// would push out those of others.
+	shared, err := l.bucket(site, 10, nil, now)
 	if err != nil {
 		return err
 	}
-	site, ok := siteOf(key)
-	if !ok {
-		return l.take(now, own)
+	if err := lack(now, shared); err != nil {
+		return err
 	}
-	shared, err := l.bucket(site, 10, own, now)
+	own, err := l.bucket(key, 1, shared, now)
 	if err != nil {
 		return err
 	}
@@ -146,16 +155,24 @@ func (l *MemoryLimiter) forget(b *bucket) {
 	delete(l.buckets, b.key)
 }
 
-// take takes one token from each bucket, or none from any.
-func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
+// lack returns a *LimitError unless each bucket has a token.
+func lack(now time.Time, buckets ...*bucket) error {
 	var wait time.Duration
 	for _, b := range buckets {
-		if lack := 1 - b.tokens.TokensAt(now); lack > 0 {
-			wait = max(wait, time.Duration(math.Ceil(lack/float64(b.tokens.Limit())*1e9)))
+		if missing := 1 - b.tokens.TokensAt(now); missing > 0 {
+			wait = max(wait, time.Duration(math.Ceil(missing/float64(b.tokens.Limit())*1e9)))
 		}
 	}
 	if wait > 0 {
 		return &LimitError{RetryAfter: wait}
+	}
+	return nil
+}
+
+// take takes one token from each bucket, or none from any.
+func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
+	if err := lack(now, buckets...); err != nil {
+		return err
 	}
 	for _, b := range buckets {
 		b.tokens.AllowN(now, 1)

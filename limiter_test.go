@@ -52,6 +52,25 @@ func TestMemoryLimiterRefills(t *testing.T) {
 	}
 }
 
+// What a site may not do any more pushes nobody else out.
+func TestMemoryLimiterSitePushesNobodyOut(t *testing.T) {
+	l := reset.NewMemoryLimiter(20, time.Minute)
+	for range 19 {
+		if e := wait(t, l, "192.0.2.1", noon); e != nil {
+			t.Fatal(e)
+		}
+	}
+	for i := range 66_000 { // more than it remembers
+		wait(t, l, fmt.Sprintf("2001:db8:1:%x::/64", i), noon)
+	}
+	if e := wait(t, l, "192.0.2.1", noon); e != nil {
+		t.Errorf("the last of 20 is refused: %v", e)
+	}
+	if e := wait(t, l, "192.0.2.1", noon); e == nil {
+		t.Error("the 21st is allowed: the others were forgotten")
+	}
+}
+
 func TestMemoryLimiterSite(t *testing.T) {
 	l := reset.NewMemoryLimiter(2, time.Minute)
 	allowed := 0

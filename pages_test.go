@@ -244,11 +244,11 @@ func TestPagesRoutes(t *testing.T) {
 
 // The mount may be the root, and a slash at the end of BaseURL makes no odds.
 func TestPagesMount(t *testing.T) {
-	for _, base := range []string{"https://app.example.com", "https://app.example.com/", "https://app.example.com/a/b/"} {
+	for _, base := range []string{"https://app.example.com", "https://app.example.com/", "https://app.example.com/a/b/", "https://app.example.com//"} {
 		svc, _, _ := newService(t, newHost(), func(c *reset.Config) { c.BaseURL = base })
 		w := httptest.NewRecorder()
 		svc.Pages().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-		if got, want := w.Result().Header.Get("Location"), strings.TrimSuffix(base, "/")+"/forgot"; got != want {
+		if got, want := w.Result().Header.Get("Location"), strings.TrimRight(base, "/")+"/forgot"; got != want {
 			t.Errorf("BaseURL %s: got Location %q, want %q", base, got, want)
 		}
 	}
@@ -988,6 +988,14 @@ func TestNewRefuses(t *testing.T) {
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com/#" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com/\r\n" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com:port/" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com:0/" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com:99999/" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://:8443/account" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://[fe80::1%25eth0]/account" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com;x/" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://b\u00fccher.example/" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com/my account" }},
+		{"BaseURL", func(c *reset.Config) { c.BaseURL = "https://app.example.com/\u00fc" }},
 		{"ResetURL", func(c *reset.Config) { c.ResetURL = "/reset" }},
 		{"ResetURL", func(c *reset.Config) { c.ResetURL = "https://evil.example/reset" }},
 		{"ResetURL", func(c *reset.Config) { c.ResetURL = "https://app.example.com:8443/reset" }},
@@ -1093,5 +1101,20 @@ func TestPagesProxyWarning(t *testing.T) {
 		if got := strings.Count(log.String(), `"event":"proxy_unknown"`); got != tt.want {
 			t.Errorf("%s: warned %d times, want %d", tt.name, got, tt.want)
 		}
+	}
+}
+
+// The answer to a panic keeps the headers that the host has set around us.
+func TestPanicKeepsHeaders(t *testing.T) {
+	svc, _, _ := newService(t, newHost(), func(c *reset.Config) {
+		c.ClientIP = func(*http.Request) string { panic("no") }
+	})
+	w := httptest.NewRecorder()
+	w.Header().Set("X-Request-Id", "7")
+	r := httptest.NewRequest("POST", "/forgot", strings.NewReader("email=ann@example.com"))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	svc.Pages().ServeHTTP(w, r)
+	if got := w.Result().Header.Get("X-Request-Id"); w.Code != 500 || got != "7" {
+		t.Errorf("got %d with X-Request-Id %q", w.Code, got)
 	}
 }

@@ -62,6 +62,7 @@
 package reset
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -77,6 +78,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -297,7 +299,7 @@ func checkConfig(c *Config) (base *url.URL, err error) {
 			return nil, fmt.Errorf("reset: Config.Mailer: %w", err)
 		}
 	}
-	c.BaseURL = strings.TrimSuffix(c.BaseURL, "/")
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
 	if base, err = checkURL(c.BaseURL); err != nil {
 		return nil, fmt.Errorf("reset: Config.BaseURL: %w", err)
 	}
@@ -370,17 +372,26 @@ func inRange[T int | time.Duration](v, low, def, high T) (T, error) {
 	return v, nil
 }
 
+const hostBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+
 // checkURL parses a URL that secrets may be sent to.
 func checkURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
 		return nil, errors.New("not a URL")
 	}
+	port, _ := strconv.Atoi(cmp.Or(u.Port(), "443"))
 	ip, _ := netip.ParseAddr(u.Hostname())
 	loopback := ip.IsLoopback() || u.Hostname() == "localhost"
 	switch {
-	case u.Host == "" || u.Opaque != "":
+	case u.Hostname() == "" || u.Opaque != "":
 		return nil, errors.New("not an absolute URL")
+	case !ip.IsValid() && strings.Trim(u.Hostname(), hostBytes) != "" || ip.Zone() != "":
+		return nil, errors.New("has a host that is neither a name in ASCII (xn--… for others) nor an IP address")
+	case port < 1 || port > 65535:
+		return nil, errors.New("has a port that is not between 1 and 65535")
+	case strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("\"<>\\^`{|}", c) }):
+		return nil, errors.New("has characters that must be percent-encoded")
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback):
 		return nil, errors.New("neither https nor http on a loopback address")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
@@ -671,23 +682,50 @@ func allowInTime(ctx context.Context, l Limiter, key string) error {
 		return l.Allow(ctx, key, now)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limiterPatience)
-	answer := make(chan error, 1)
-	go func() { // a limiter that ignores its context must not hold us
-		defer cancel()
-		err := errors.New("limiter panicked")
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("limiter panicked with a %T", p)
-			}
-			answer <- err
-		}()
-		err = l.Allow(ctx, key, now)
-	}()
-	select {
-	case err := <-answer:
+	defer cancel()
+	return noPanic(func() error {
+		_, err := inTime(ctx, 0, func() (struct{}, error) { return struct{}{}, l.Allow(ctx, key, now) })
 		return err
+	})
+}
+
+// inTime runs f, of the host's, and returns at the latest some time after ctx
+// has ended, even if f does not heed that. f then goes on for nobody. A panic
+// of f is one of inTime.
+func inTime[T any](ctx context.Context, patience time.Duration, f func() (T, error)) (T, error) {
+	type result struct {
+		value    T
+		err      error
+		panicked any
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("goroutine ended")}
+		defer func() {
+			r.panicked = recover()
+			done <- r
+		}()
+		r.value, r.err = f()
+	}()
+	get := func(r result) (T, error) {
+		if r.panicked != nil {
+			panic(r.panicked)
+		}
+		return r.value, r.err
+	}
+	select {
+	case r := <-done:
+		return get(r)
 	case <-ctx.Done():
-		return fmt.Errorf("no answer: %w", ctx.Err())
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return get(r)
+	case <-t.C:
+		var none T
+		return none, fmt.Errorf("no answer: %w", ctx.Err())
 	}
 }
 
