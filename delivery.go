@@ -193,11 +193,11 @@ func (d *delivery) work(ctx context.Context, job []Mail) {
 			d.retry(ctx, job, errors.New("panic"))
 		}
 	}()
-	if d.stop.Err() != nil {
-		d.settle(ctx, freed(job, time.Now()))
+	if job = d.unsent(ctx, job); len(job) == 0 {
 		return
 	}
-	if job = d.unsent(ctx, job); len(job) == 0 {
+	if d.stop.Err() != nil {
+		d.settle(ctx, freed(job, time.Now()))
 		return
 	}
 	if job[0].Kind == MailNotice {
