@@ -319,7 +319,11 @@ func TestLeaseHidesNothing(t *testing.T) {
 				}
 				first <- len(mails)
 			}()
-			<-hook.held
+			select {
+			case <-hook.held:
+			case n := <-first:
+				t.Fatalf("%+v: leased %d at once", rows, n)
+			}
 			mails, err := store.Lease(t.Context(), now, now.Add(time.Minute), 4)
 			close(hook.release)
 			if one := <-first; err != nil || len(mails) != 4 || one != 4 {
