@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -583,30 +584,22 @@ func TestAsksDoNotHoldUpOthers(t *testing.T) {
 // A mailer or an account look-up that never returns costs an attempt, not a
 // worker, and does not keep Run from ending.
 func TestHostHangs(t *testing.T) {
-	never := make(chan struct{})
-	hang := func(context.Context, string) error { <-never; return nil }
 	for _, where := range []string{"Mailer", "Users"} {
 		t.Run(where, func(t *testing.T) {
 			inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 1 }, func(t *testing.T, r round) {
-				never = make(chan struct{}) // of the bubble
-				hanging := true
-				var mu sync.Mutex
-				still := func() bool { mu.Lock(); defer mu.Unlock(); return hanging }
+				never := make(chan struct{})
+				var works atomic.Bool
+				hang := func(address string) error {
+					if address == ann.Email && !works.Load() {
+						<-never
+					}
+					return nil
+				}
 				switch where {
 				case "Mailer":
-					r.post.do = func(ctx context.Context, _ int, m reset.Message) error {
-						if m.To == ann.Email && still() {
-							return hang(ctx, "")
-						}
-						return nil
-					}
+					r.post.do = func(_ context.Context, _ int, m reset.Message) error { return hang(m.To) }
 				case "Users":
-					r.host.onFind = func(ctx context.Context, address string) error {
-						if address == ann.Email && still() {
-							return hang(ctx, "")
-						}
-						return nil
-					}
+					r.host.onFind = func(_ context.Context, address string) error { return hang(address) }
 				}
 				r.ask(t, ann.Email)
 				stop := run(t, r.Service)
@@ -625,9 +618,7 @@ func TestHostHangs(t *testing.T) {
 				if n := len(r.events.named("mail_failed")); n == 0 {
 					t.Error("nobody was told")
 				}
-				mu.Lock()
-				hanging = false
-				mu.Unlock()
+				works.Store(true)
 				pass(10 * time.Minute)
 				if n := len(r.events.named("mail_sent")); n != 2 {
 					t.Errorf("%d events mail_sent, want 2\n%v", n, r.events)
@@ -667,12 +658,9 @@ func TestRunEndsWithoutMailer(t *testing.T) {
 func TestSentOnceThoughNotSettled(t *testing.T) {
 	store := new(countingStore)
 	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
-		broken := true
-		var mu sync.Mutex
+		var works atomic.Bool
 		store.fail = func(_ context.Context, method string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if method == "Settle" && broken {
+			if method == "Settle" && !works.Load() {
 				return errors.New("DELETE denied")
 			}
 			return nil
@@ -686,9 +674,7 @@ func TestSentOnceThoughNotSettled(t *testing.T) {
 		if n := len(r.events.named("settle_failed")); n < 10 {
 			t.Errorf("%d events settle_failed in 30 min", n)
 		}
-		mu.Lock()
-		broken = false
-		mu.Unlock()
+		works.Store(true)
 		pass(2 * time.Minute)
 		stop()
 		drained(t, r.store)

@@ -10,7 +10,8 @@ type Mailer interface {
 	// Send hands m to the mail system and returns nil once that has accepted
 	// it. An error that wraps ErrUndeliverable says that this message can never
 	// be delivered: it is given up. After any other error, a cancelled context
-	// included, the Service tries again until the mail expires. Send has 30 s.
+	// included, the Service tries again until the mail expires. Send has 30 s;
+	// one that goes on after that is left alone, and the mail is tried again.
 	Send(ctx context.Context, m Message) error
 }
 

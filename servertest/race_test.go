@@ -311,9 +311,10 @@ func TestLeaseHidesNothing(t *testing.T) {
 			add(rows.expired, now.Add(-2*time.Hour), now.Add(-time.Hour))
 
 			hook := heldLease{make(chan struct{}), make(chan struct{})}
+			slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 			first := make(chan int)
 			go func() {
-				mails, err := newStore(t, db.WithQueryHook(hook), storebun.Options{}).Lease(context.Background(), now, now.Add(time.Minute), 4)
+				mails, err := slow.Lease(context.Background(), now, now.Add(time.Minute), 4)
 				if err != nil {
 					t.Error(err)
 				}
