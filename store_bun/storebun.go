@@ -170,5 +170,10 @@ func (b backend) Begin(ctx context.Context) (*sqlstore.Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sqlstore.BeginSQLite(ctx, b.d, conn, func() { _ = conn.Close() })
+	giveBack := func() { _ = conn.Close() }
+	tx, err := sqlstore.BeginSQLite(ctx, b.d, conn, giveBack)
+	if err != nil {
+		giveBack()
+	}
+	return tx, err
 }

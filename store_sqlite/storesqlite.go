@@ -104,6 +104,9 @@ func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil { // it waits by itself
+		return nil, err
+	}
 	s.writer = startWriter(conn, d)
 	s.store = sqlstore.New(backend{s.writer, s.readers}, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)

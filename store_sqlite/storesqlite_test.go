@@ -423,6 +423,53 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// A host that writes on and on leaves the file to the Store now and then, and
+// so does the Store to the host.
+func TestEverybodyWrites(t *testing.T) {
+	const mails, transactions = 100, 10
+	s := openStore(t, storesqlite.Options{})
+	if _, err := s.DB().ExecContext(t.Context(), "CREATE TABLE host (n)"); err != nil {
+		t.Fatal(err)
+	}
+	hold := func() error { // as long as a slow disk does
+		tx, err := s.DB().BeginTx(t.Context(), nil)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(t.Context(), "INSERT INTO host VALUES (1)"); err != nil {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+		return tx.Commit()
+	}
+	var wg sync.WaitGroup
+	var sent, held atomic.Int64
+	enough := func() bool { return t.Failed() || sent.Load() >= mails && held.Load() >= transactions }
+	begun := make(chan struct{})
+	wg.Go(func() {
+		for !enough() {
+			if err := hold(); err != nil {
+				t.Errorf("the host's transaction: %v", err)
+			}
+			if held.Add(1) == 1 {
+				close(begun)
+			}
+		}
+	})
+	<-begun
+	for i := range 16 {
+		wg.Go(func() {
+			for n := i; !enough(); n += 16 {
+				if err := s.Enqueue(t.Context(), ask(n)); err != nil {
+					t.Errorf("Enqueue: %v", err)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestTwoStoresOnOneFile(t *testing.T) {
 	const users, each, max = 5, 20, 3
 	path := filepath.Join(t.TempDir(), "test.db")

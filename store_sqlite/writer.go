@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -13,6 +15,12 @@ import (
 )
 
 var errClosed = errors.New("storesqlite: store is closed")
+
+const (
+	lockTime = 10 * time.Second // how long others may have the file locked
+	pollTime = time.Millisecond // at most, and half of it on average
+	maxRest  = 50 * time.Millisecond
+)
 
 // maxBatch keeps a batch to some 20 ms, so that the first in it need not wait
 // long for the last.
@@ -32,6 +40,8 @@ type writer struct {
 	quit    chan struct{}
 	end     sync.Once
 	done    chan struct{}
+	locked  time.Time     // when the file was last locked
+	owed    time.Duration // the pause that others are due
 }
 
 // A job is an Op for a batch or, without one, a caller that wants the
@@ -87,7 +97,16 @@ func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
 		return nil, err
 	}
 	<-j.turn
-	return sqlstore.BeginSQLite(ctx, w.dialect, w.conn, func() { close(j.over) })
+	giveBack := func() { close(j.over) }
+	var tx *sqlstore.Tx
+	err := w.lock(func() (err error) {
+		tx, err = sqlstore.BeginSQLite(ctx, w.dialect, w.conn, giveBack)
+		return err
+	})
+	if err != nil {
+		giveBack()
+	}
+	return tx, err
 }
 
 // submit returns when the writer has taken the job.
@@ -115,9 +134,37 @@ func (w *writer) run() {
 		select {
 		case j := <-w.jobs:
 			w.serve(j)
+			w.rest()
 		case <-w.quit:
 			return
 		}
+	}
+}
+
+// lock calls begin until the file is not locked by others, which may be the
+// host or other processes. SQLite's own wait is not used, for nobody is told
+// that a lock is free and SQLite would look less and less often, in the end
+// every 100 ms: it would find the lock taken, each time, by one that writes on
+// and on.
+func (w *writer) lock(begin func() error) error {
+	since := time.Now()
+	for {
+		err := begin()
+		if !w.dialect.Busy(err) || time.Since(since) > lockTime {
+			w.locked = time.Now()
+			return err
+		}
+		time.Sleep(rand.N(pollTime))
+	}
+}
+
+// rest leaves the file to others for a fifth of the time, however much there is
+// to do: the host's own connections wait as SQLite does.
+func (w *writer) rest() {
+	w.owed += min(time.Since(w.locked)/4, maxRest)
+	if w.owed > time.Millisecond { // of less, the system makes a millisecond
+		time.Sleep(w.owed)
+		w.owed = 0
 	}
 }
 
@@ -188,10 +235,14 @@ func (w *writer) transact(jobs []*job) (failed bool, err error) {
 	ctx, conn := context.Background(), w.conn.Conn
 	err = w.dialect.Retry(ctx, func() error {
 		failed = false
-		if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		err := w.lock(func() error {
+			_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		err := runAll(ctx, conn, jobs)
+		err = runAll(ctx, conn, jobs)
 		failed = err != nil
 		if !failed {
 			if _, err = conn.ExecContext(ctx, "COMMIT"); err != nil {

@@ -84,9 +84,9 @@ func dialectNamed(name dialect.Name) (*Dialect, error) {
 // IsSQLite reports whether the database has one writer at a time.
 func (d *Dialect) IsSQLite() bool { return d == sqlite }
 
-// busy reports whether err says that a transaction has lost a race and is
+// Busy reports whether err says that a transaction has lost a race and is
 // certainly undone.
-func (d *Dialect) busy(err error) bool { return anyError(err, d.isBusy) }
+func (d *Dialect) Busy(err error) bool { return anyError(err, d.isBusy) }
 
 // anyError reports whether f holds for err or an error that it wraps.
 func anyError(err error, f func(error) bool) bool {

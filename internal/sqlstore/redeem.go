@@ -122,7 +122,7 @@ func (s *Store) overdue(ctx context.Context) error {
 
 // hint adds to err what was forgotten, if that is why.
 func (s *Store) hint(ctx context.Context, err error) error {
-	if err == nil || asked(ctx) || !s.dialect.busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if err == nil || asked(ctx) || !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w (%w)", err, errForgotten)

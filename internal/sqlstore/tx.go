@@ -68,37 +68,36 @@ func (t *Tx) rollback() {
 	_ = t.over(errUndo)
 }
 
-// BeginSQLite begins a transaction on one connection, which it gives back
-// through giveBack, also after an error.
+// BeginSQLite begins a transaction on one connection, which is given back
+// through giveBack when the transaction is over. If it fails, there is none and
+// the connection remains the caller's.
 //
 // It is not bound to ctx, since database/sql then rolls back on a goroutine of
 // its own, which may come to it when the connection is at other work already.
 func BeginSQLite(ctx context.Context, d *Dialect, conn bun.Conn, giveBack func()) (*Tx, error) {
 	ctx = context.WithoutCancel(ctx)
-	bunTx, err := conn.BeginTx(ctx, nil)
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		giveBack()
 		return nil, err
 	}
-	tx := &Tx{Tx: bunTx, over: func(err error) error {
-		defer giveBack()
-		return overSQLite(ctx, d, conn.Conn, err)
-	}}
 	// Whatever BEGIN is with this connection, a statement that could write
 	// takes the lock. After one that reads it would be too late for that if
 	// somebody else has written in between.
 	if err := exec(ctx, tx, `DELETE FROM reset_locks WHERE user_id IS NULL`); err != nil {
-		tx.rollback()
+		_ = tx.Rollback()
 		return nil, err
 	}
-	return tx, nil
+	return &Tx{Tx: tx, over: func(err error) error {
+		defer giveBack()
+		return overSQLite(ctx, d, conn.Conn, err)
+	}}, nil
 }
 
 // overSQLite tries again what must not fail. After a COMMIT that had to wait
 // for readers and failed, the transaction is still open, though not in the eyes
 // of database/sql.
 func overSQLite(ctx context.Context, d *Dialect, conn Conn, err error) error {
-	if d.busy(err) {
+	if d.Busy(err) {
 		err = d.Retry(ctx, func() error { return exec(ctx, conn, "COMMIT") })
 	}
 	if err != nil {
@@ -134,7 +133,7 @@ func (d *Dialect) Retry(ctx context.Context, f func() error) error {
 	start, backOff := time.Now(), minBackOff
 	for {
 		err := f()
-		if !d.busy(err) || time.Since(start) > retryTime {
+		if !d.Busy(err) || time.Since(start) > retryTime {
 			return err
 		}
 		select {
