@@ -38,7 +38,8 @@ import (
 var _ reset.Store = (*Store)(nil)
 
 // A Store is a reset.Store in a file, which any number of Stores and processes
-// may have open. Methods that write wait their turn, first come, first served.
+// may have open. Methods that write wait their turn, first come, first served,
+// and then at most 10 s for others who have the file locked.
 //
 // Where the context has a transaction, of storebun.WithTx or of SetPassword,
 // Revoke joins it. From SetPassword no other method that writes may be called:

@@ -30,8 +30,7 @@ const maxBatch = 128
 // owns it. It serves jobs in the order in which they come and commits those
 // together that come while it is at work: one fsync for all of them.
 //
-// The connection knows no context but its own. SQLite can't be interrupted
-// while it waits for a lock anyway, and a context that may end costs a
+// The connection knows no context but its own, since one that may end costs a
 // goroutine for every statement.
 type writer struct {
 	conn    bun.Conn
