@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -21,7 +22,6 @@ const (
 	storeTime     = 10 * time.Second // what a call of the store or of Users has
 	hostPatience  = time.Second      // how long either may go on when its time is over
 	drainTime     = 10 * time.Second // what exchanges have once Run is to end
-	leastLeft     = 5 * time.Minute  // a link that lives shorter is not mailed
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
 	purgeBatch    = 1000
@@ -41,7 +41,8 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 // A mail is sent once, but for the rare attempt whose outcome got lost, in a
 // crash for instance: that is made again, since a reset mail too many is better
 // than none. A mail that the server refuses for now is tried again after 5 s,
-// 30 s, 2 min, 5 min and then every 10 min, each ± 30 %, until it expires.
+// 30 s, 2 min, 5 min and then every 10 min, each ± 30 %, until it expires; a link
+// until it has less than 5 min left, or than half of a TTL under 10 min.
 //
 // When ctx ends Run takes no more mail, gives the exchanges with the mail
 // server 10 s to finish and frees what it still holds for other processes. It
@@ -50,7 +51,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.ran.Store(true)
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers), unsettled: make(map[ID]bool)}
+	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers), unsettled: make(map[ID]time.Time)}
 
 	var wg sync.WaitGroup
 	wg.Go(func() { d.purgeAll(ctx) })
@@ -75,7 +76,7 @@ type delivery struct {
 	cut      atomic.Int64    // exchanges that had no time to finish
 
 	mu        sync.Mutex
-	unsettled map[ID]bool // mails that were sent but are queued still, as the store failed
+	unsettled map[ID]time.Time // mails that were sent but are queued still, as the store failed, and when they expire
 }
 
 // round leases no more mails than workers are free and hands them out. It
@@ -96,13 +97,14 @@ func (d *delivery) round(work context.Context, wg *sync.WaitGroup) {
 			d.work(work, job)
 		})
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		d.failures++
 		d.event(work, slog.LevelError, "lease_failed", "error", err)
 		d.pause(min(pollEvery<<min(d.failures, 4), storeTime))
-	case len(mails) == 0:
-		d.failures = 0
+		return
+	}
+	d.failures = 0
+	if len(mails) == 0 {
 		d.pause(pollEvery)
 	}
 }
@@ -133,22 +135,11 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	defer cancel()
 	now := time.Now()
 	var mails []Mail
-	err := noPanic(func() (err error) {
+	err := d.noPanic(ctx, func() (err error) {
 		mails, err = d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
 		return err
 	})
 	return mails, err
-}
-
-// noPanic makes an error of a panic: a store that fails so must not end the
-// process of its host.
-func noPanic(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic with a %T", p)
-		}
-	}()
-	return f()
 }
 
 // pause waits until mail is queued here or may be due from elsewhere.
@@ -189,8 +180,7 @@ func (d *delivery) work(ctx context.Context, job []Mail) {
 	failpoint.Hit("leased")
 	defer func() {
 		if p := recover(); p != nil {
-			d.event(ctx, slog.LevelError, "panic", "type", fmt.Sprintf("%T", p))
-			d.retry(ctx, job, errors.New("panic"))
+			d.retry(ctx, job, d.panicked(ctx, p))
 		}
 	}()
 	if job = d.unsent(ctx, job); len(job) == 0 {
@@ -217,7 +207,7 @@ func (d *delivery) settleSent(ctx context.Context, m Mail) {
 	case settled:
 		delete(d.unsettled, m.ID)
 	case len(d.unsettled) < maxUnsettled:
-		d.unsettled[m.ID] = true
+		d.unsettled[m.ID] = m.Expires
 	}
 }
 
@@ -225,7 +215,7 @@ func (d *delivery) settleSent(ctx context.Context, m Mail) {
 func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
 	for _, m := range job {
 		d.mu.Lock()
-		sent := d.unsettled[m.ID]
+		_, sent := d.unsettled[m.ID]
 		d.mu.Unlock()
 		if sent {
 			d.settleSent(ctx, m)
@@ -236,12 +226,15 @@ func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
 	return rest
 }
 
+// leastLeft is how long a link must live to be mailed.
+func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TTL/2) }
+
 // deliverReset mails one link for a job: to the user who has the address, if
 // there is one.
 func (d *delivery) deliverReset(ctx context.Context, job []Mail) {
 	var late, live []Mail
 	for _, m := range job {
-		if time.Until(m.Expires) < leastLeft {
+		if time.Until(m.Expires) < d.leastLeft() {
 			late = append(late, m)
 		} else {
 			live = append(live, m)
@@ -367,7 +360,7 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 		at := time.Now().Add(wait)
 		last := m.Expires
 		if m.Kind == MailReset {
-			last = last.Add(-leastLeft)
+			last = last.Add(-d.leastLeft())
 		}
 		if at.After(last) {
 			late = append(late, m)
@@ -423,7 +416,7 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 	defer cancel()
 	failpoint.Hit("settling")
 	for try := 1; ; try++ {
-		err := noPanic(func() error { return d.cfg.Store.Settle(ctx, done) })
+		err := d.noPanic(ctx, func() error { return d.cfg.Store.Settle(ctx, done) })
 		if err == nil {
 			return true
 		}
@@ -448,7 +441,7 @@ func (d *delivery) purgeAll(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := noPanic(func() error { return d.purge(ctx) }); err != nil && ctx.Err() == nil {
+		if err := d.noPanic(ctx, func() error { return d.purge(ctx) }); err != nil && ctx.Err() == nil {
 			d.event(ctx, slog.LevelError, "purge_failed", "error", err)
 		}
 		t.Reset(jitter(purgeEvery))
@@ -456,9 +449,13 @@ func (d *delivery) purgeAll(ctx context.Context) {
 }
 
 func (d *delivery) purge(ctx context.Context) error {
+	now := time.Now()
+	d.mu.Lock()
+	maps.DeleteFunc(d.unsettled, func(_ ID, expires time.Time) bool { return !expires.After(now) })
+	d.mu.Unlock()
 	for n := purgeBatch; n == purgeBatch; {
 		var err error
-		if n, err = d.cfg.Store.Purge(ctx, time.Now(), purgeBatch); err != nil {
+		if n, err = d.cfg.Store.Purge(ctx, now, purgeBatch); err != nil {
 			return fmt.Errorf("reset: purge: %w", err)
 		}
 	}

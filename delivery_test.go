@@ -418,8 +418,14 @@ func TestDeliveryPanics(t *testing.T) {
 		if n := len(r.post.messages()); n != 2 {
 			t.Errorf("%d attempts; want one that panics and one that succeeds", n)
 		}
-		if n := len(r.events.named("panic")); n != 2 {
-			t.Errorf("%d events panic; want 2", n)
+		panics := r.events.named("panic")
+		if len(panics) != 2 {
+			t.Errorf("%d events panic; want 2", len(panics))
+		}
+		for _, p := range panics { // where it was, though on a goroutine of its own
+			if stack, _ := p["stack"].(string); !strings.Contains(stack, "TestDeliveryPanics") {
+				t.Errorf("event panic with the stack\n%s", stack)
+			}
 		}
 	})
 }

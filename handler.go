@@ -12,7 +12,6 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -119,8 +118,7 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
-			// The value may hold anything of the host's, a password even.
-			s.event(ctx, slog.LevelError, "panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			s.panicked(ctx, p)
 			if !tracked.wrote {
 				clear(w.Header())
 				maps.Copy(w.Header(), header)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,59 @@ func TestTooLateToMail(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nor is one with less than half of its time, where that is less than five
+// minutes: with the shortest TTL mail is sent, and sent again.
+func TestShortestTTL(t *testing.T) {
+	edit := func(c *reset.Config) { c.TTL = 5 * time.Minute }
+	inBubble(t, edit, func(t *testing.T, r round) {
+		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("greylisted") }
+		r.begin(t)
+		r.ask(t, ann.Email)
+		pass(5 * time.Minute)
+		r.wantSent(t, 3) // at once, after 5 s and 30 s; 2 min more would be too late
+		r.wantEvents(t, map[string]int{"mail_failed": 2, "mail_expired": 1})
+		drained(t, r.store)
+	})
+}
+
+// A store that fails now and then does not slow Run down as one that is down.
+func TestFailuresNowAndThen(t *testing.T) {
+	store := new(countingStore)
+	var leases, failures atomic.Int64
+	store.fail = func(_ context.Context, method string) error {
+		if method == "Lease" && leases.Add(1)%3 == 0 {
+			failures.Add(1)
+			return errors.New("connection reset")
+		}
+		return nil
+	}
+	edit := func(c *reset.Config) {
+		store.Store, c.Store, c.Workers = c.Store, store, 1
+		unlimited(c)
+	}
+	inBubble(t, edit, func(t *testing.T, r round) {
+		const mails = 60
+		for i := range mails {
+			m := reset.Mail{
+				ID: reset.ID{byte(i)}, Kind: reset.MailNotice, UserID: ann.ID, Email: ann.Email,
+				Due: time.Now(), Expires: time.Now().Add(time.Hour),
+			}
+			if err := r.store.Enqueue(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		r.begin(t)
+		for len(r.post.messages()) < mails {
+			pass(100 * time.Millisecond)
+		}
+		most := time.Duration(failures.Load()) * 2 * pollSlack // the pause after the first in a row
+		if took := time.Since(began); failures.Load() < 10 || took > most {
+			t.Errorf("%d mails took %v with %d failures; want at most %v", mails, took, failures.Load(), most)
+		}
+	})
 }
 
 // An address without an account leaves no trace.

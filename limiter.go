@@ -40,7 +40,7 @@ const maxKeys = 1 << 16
 // It remembers at most 65,536 keys. The one that was seen longest ago makes
 // room for a new one, but never one that has been exhausted and is not full
 // again; where only those are left, new keys are refused until the first of
-// them is. It starts no goroutine.
+// them is. It starts no goroutine. Only NewMemoryLimiter makes one.
 type MemoryLimiter struct {
 	mu        sync.Mutex
 	limit     rate.Limit
@@ -78,6 +78,7 @@ type bucket struct {
 func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.forgetFull(now)
 
 	site, ok := siteOf(key)
 	if !ok {
@@ -123,9 +124,6 @@ func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Ti
 		}
 		return b, nil
 	}
-	for len(l.exhausted) > 0 && !l.exhausted[0].full.After(now) {
-		l.forget(l.exhausted[0]) // full: as good as new
-	}
 	if len(l.buckets) >= l.max {
 		oldest := l.seen.Front()
 		if oldest != nil && oldest.Value == keep {
@@ -144,6 +142,13 @@ func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Ti
 	b.seen = l.seen.PushBack(b)
 	l.buckets[key] = b
 	return b, nil
+}
+
+// forgetFull forgets the exhausted buckets that are full again, as good as new.
+func (l *MemoryLimiter) forgetFull(now time.Time) {
+	for len(l.exhausted) > 0 && !l.exhausted[0].full.After(now) {
+		l.forget(l.exhausted[0])
+	}
 }
 
 func (l *MemoryLimiter) forget(b *bucket) {

@@ -3,6 +3,7 @@ package reset_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -182,4 +183,65 @@ func BenchmarkMemoryLimiter(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		l.Allow(b.Context(), keys[i%len(keys)], noon.Add(time.Duration(i)*time.Millisecond))
 	}
+}
+
+// A /48 that is full again while others are not, and is asked by a new /64.
+func TestMemoryLimiterSiteFullAgain(t *testing.T) {
+	l := reset.NewMemoryLimiter(1, time.Minute)
+	for i := range 10 {
+		if e := wait(t, l, fmt.Sprintf("2001:db8:1:%x::/64", i), noon); e != nil {
+			t.Fatal(e)
+		}
+	}
+	wait(t, l, "192.0.2.1", noon.Add(30*time.Second))
+	for i, want := range []bool{true, false} {
+		if got := wait(t, l, "2001:db8:1:ffff::/64", noon.Add(65*time.Second)) == nil; got != want {
+			t.Errorf("event %d of a new /64: allowed %v, want %v", i, got, want)
+		}
+	}
+}
+
+// FuzzMemoryLimiter compares it with buckets that are never forgotten. Each
+// pair of bytes is a key and the seconds that have passed.
+func FuzzMemoryLimiter(f *testing.F) {
+	const n, period = 2, 60 // seconds
+	f.Add([]byte{0, 0, 1, 0, 2, 0, 3, 0, 8, 30, 4, 35, 4, 0})
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 30, 0, 255, 9, 1})
+	f.Fuzz(func(t *testing.T, steps []byte) {
+		l := reset.NewMemoryLimiter(n, period*time.Second)
+		type bucket struct{ tokens, most, at float64 }
+		buckets := make(map[string]*bucket)
+		find := func(key string, most, at float64) *bucket {
+			b := buckets[key]
+			if b == nil {
+				b = &bucket{most, most, at}
+				buckets[key] = b
+			}
+			b.tokens, b.at = min(b.most, b.tokens+(at-b.at)*b.most/period), at
+			return b
+		}
+		now := 0.0
+		for ; len(steps) >= 2; steps = steps[2:] {
+			k := int(steps[0] % 64)
+			now += float64(steps[1])
+			key, charged := fmt.Sprint(k), []*bucket{}
+			if k < 60 { // of two sites
+				key = fmt.Sprintf("2001:db8:%x:%x::/64", k%2, k)
+				charged = append(charged, find(fmt.Sprint("site ", k%2), 10*n, now))
+			}
+			charged = append(charged, find(key, n, now))
+			least := min(charged[0].tokens, charged[len(charged)-1].tokens)
+			if math.Abs(least-1) < 1e-6 {
+				return // either answer is right
+			}
+			if got := wait(t, l, key, noon.Add(time.Duration(now)*time.Second)) == nil; got != (least > 1) {
+				t.Fatalf("%s after %v s, with %v tokens: allowed %v", key, now, least, got)
+			}
+			for _, b := range charged {
+				if least > 1 {
+					b.tokens--
+				}
+			}
+		}
+	})
 }

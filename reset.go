@@ -78,6 +78,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -661,7 +662,7 @@ func (s *Service) hashPassword(ctx context.Context, a Activation, password strin
 
 // allow asks a limiter, with patience for one that is elsewhere.
 func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error {
-	err := allowInTime(ctx, l, key)
+	err := s.allowInTime(ctx, l, key)
 	var limit *LimitError
 	switch {
 	case err == nil:
@@ -675,7 +676,7 @@ func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error 
 	return fmt.Errorf("reset: limit per %s: %w", name, limit)
 }
 
-func allowInTime(ctx context.Context, l Limiter, key string) error {
+func (s *Service) allowInTime(ctx context.Context, l Limiter, key string) error {
 	now := time.Now()
 	switch l.(type) {
 	case unlimited, *MemoryLimiter:
@@ -683,7 +684,7 @@ func allowInTime(ctx context.Context, l Limiter, key string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limiterPatience)
 	defer cancel()
-	return noPanic(func() error {
+	return s.noPanic(ctx, func() error {
 		_, err := inTime(ctx, 0, func() (struct{}, error) { return struct{}{}, l.Allow(ctx, key, now) })
 		return err
 	})
@@ -696,13 +697,15 @@ func inTime[T any](ctx context.Context, patience time.Duration, f func() (T, err
 	type result struct {
 		value    T
 		err      error
-		panicked any
+		panicked *hostPanic
 	}
 	done := make(chan result, 1)
 	go func() {
 		r := result{err: errors.New("goroutine ended")}
 		defer func() {
-			r.panicked = recover()
+			if p := recover(); p != nil {
+				r.panicked = panicOf(p)
+			}
 			done <- r
 		}()
 		r.value, r.err = f()
@@ -727,6 +730,41 @@ func inTime[T any](ctx context.Context, patience time.Duration, f func() (T, err
 		var none T
 		return none, fmt.Errorf("no answer: %w", ctx.Err())
 	}
+}
+
+// noPanic logs a panic of f and makes an error of it: a store that fails so
+// must not end the process of its host.
+func (s *Service) noPanic(ctx context.Context, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(ctx, p)
+		}
+	}()
+	return f()
+}
+
+// A hostPanic is a panic of the host's code. It does not keep the value, which
+// may hold anything, a password even.
+type hostPanic struct {
+	kind  string
+	stack []byte
+}
+
+func (p *hostPanic) Error() string { return "panic with a " + p.kind }
+
+// panicOf is called where the panic is recovered, for its stack.
+func panicOf(p any) *hostPanic {
+	if p, ok := p.(*hostPanic); ok { // of another goroutine
+		return p
+	}
+	return &hostPanic{fmt.Sprintf("%T", p), debug.Stack()}
+}
+
+// panicked logs a panic that has just been recovered.
+func (s *Service) panicked(ctx context.Context, p any) *hostPanic {
+	h := panicOf(p)
+	s.event(ctx, slog.LevelError, "panic", "type", h.kind, "stack", string(h.stack))
+	return h
 }
 
 // mint makes an activation and its record.
