@@ -66,13 +66,14 @@ type Store interface {
 	//
 	// Elsewhere, the user's live activations are claimed first, in a
 	// transaction of their own; claimed activations are not live, but count for
-	// the cap while the claim is held. Then apply runs. If it returns nil the
-	// claim becomes a success. If it returns an error that wraps ErrNotChanged
-	// or a *PasswordError, the activations are live again, unless they were
-	// revoked meanwhile. Any other error, a panic or a crash leaves them used
-	// up. The outcome is written down even if ctx has ended. One claim at a
-	// time can be held for a user; it ends when it is settled or after 60 s.
-	// While another call holds it, Redeem returns ErrInvalidActivation.
+	// the cap while the claim is held. Then apply runs, on a context that does
+	// not end with ctx. If it returns nil the claim becomes a success. If it
+	// returns an error that wraps ErrNotChanged or a *PasswordError, the
+	// activations are live again, unless they were revoked meanwhile. Any other
+	// error, a panic or a crash leaves them used up. The outcome is written
+	// down even if ctx has ended. One claim at a time can be held for a user;
+	// it ends when it is settled or after 60 s. While another call holds it,
+	// Redeem returns ErrInvalidActivation.
 	Redeem(ctx context.Context, now time.Time, a Activation, notice Mail, apply func(context.Context) error) error
 
 	// Revoke removes every activation of the user and every reset mail that is
@@ -92,7 +93,7 @@ type Store interface {
 
 	// Purge removes at most n records (n is at most 1,000) that expired at or
 	// before now and returns how many it removed. Fewer than n means that
-	// none were left.
+	// none were left, but for those that another call is at.
 	Purge(ctx context.Context, now time.Time, n int) (int, error)
 }
 

@@ -214,7 +214,7 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 			delete(s.claims, a.UserID)
 		}
 	}()
-	err = apply(ctx)
+	err = apply(context.WithoutCancel(ctx)) // what is claimed would be lost
 	var refused *reset.PasswordError
 	switch {
 	case err == nil:

@@ -1084,6 +1084,21 @@ func claimMutants() []storeMutant {
 				return b.MemStore.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Claim/counts"}},
+		{"claimed ones are joined", func(b *broken) {
+			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				b.locked(func() {
+					for _, other := range b.activations {
+						max += count(other.UserID == a.UserID && other.claim != nil && other.Request == a.Request)
+					}
+				})
+				return b.MemStore.Issue(ctx, now, a, max, m)
+			}
+		}, []string{"Claim/joins nothing"}},
+		{"apply is cancelled", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return apply(ctx) })
+			}
+		}, []string{"Claim/applies when cancelled"}},
 		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
 			if err != nil {
 				b.locked(func() { b.MemStore.revoke(a.UserID) })

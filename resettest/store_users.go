@@ -156,9 +156,11 @@ func elsewhereSentences() []storeSentence {
 	return []storeSentence{
 		{"Claim/not live", claimed, (*storeCheck).claimedAreNotLive},
 		{"Claim/counts", "Claimed activations are not live, but count for the cap while the claim is held.", (*storeCheck).claimedCount},
+		{"Claim/joins nothing", "If a.Request has a live activation, a joins it whatever max says; claimed activations are not live.", (*storeCheck).claimedAreNotJoined},
 		{"Claim/the live only", claimed, (*storeCheck).claimsTheLiveOnly},
 		{"Claim/success", success, (*storeCheck).claimSucceeds},
 		{"Claim/success when cancelled", success, (*storeCheck).claimSucceedsCancelled},
+		{"Claim/applies when cancelled", "Then apply runs, on a context that does not end with ctx.", (*storeCheck).claimAppliesCancelled},
 		{"Claim/success when purged", success, (*storeCheck).claimSucceedsPurged},
 		{"Claim/success when revoked", success, (*storeCheck).claimSucceedsRevoked},
 		{"Claim/gives back", back, (*storeCheck).claimGivesBack},
@@ -218,6 +220,23 @@ func (c *storeCheck) claimedCount() {
 	c.wantLive(at(3*time.Second), first, second)
 }
 
+func (c *storeCheck) claimedAreNotJoined() {
+	s := c.story("a")
+	err := c.inApply(at(time.Second), s.activations[0], s.notice, func() error {
+		sibling := c.activation("a")
+		sibling.Request = s.activations[0].Request
+		err := c.store.Issue(c.Context(), at(2*time.Second), sibling, 1, nil)
+		if !errors.Is(err, reset.ErrTooManyRequests) {
+			c.Errorf("Issue of another activation for a claimed request, at the cap: got error %v, want a *LimitError", err)
+		}
+		c.wantDead(at(2*time.Second), sibling)
+		return reset.ErrNotChanged
+	})
+	if !errors.Is(err, reset.ErrNotChanged) {
+		c.Errorf("Redeem: got error %v, want ErrNotChanged", err)
+	}
+}
+
 func (c *storeCheck) claimsTheLiveOnly() {
 	s := c.story("a")
 	later := c.activation("a")
@@ -256,6 +275,20 @@ func (c *storeCheck) claimSucceedsCancelled() {
 	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(context.Context) error {
 		cancel()
 		return nil
+	})
+	if err != nil {
+		c.Errorf("Redeem: %v", err)
+	}
+	s.wantFulfilled(at(time.Second))
+}
+
+func (c *storeCheck) claimAppliesCancelled() {
+	s := c.story("a")
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(ctx context.Context) error {
+		cancel()
+		return ctx.Err()
 	})
 	if err != nil {
 		c.Errorf("Redeem: %v", err)

@@ -40,8 +40,8 @@ import (
 
 var _ reset.Store = (*Store)(nil)
 
-// A Store is a reset.Store in a database of the host. Times are kept as Unix
-// milliseconds and strings as bytes.
+// A Store is a reset.Store, whose methods it has, in a database of the host.
+// Times are kept as Unix milliseconds and strings as bytes.
 //
 // Where the context has a transaction, of [WithTx] or of SetPassword, Revoke
 // joins it; the other methods never do.
@@ -85,7 +85,7 @@ func (o Options) new(ctx context.Context, db *bun.DB) (*Store, error) {
 		return nil, err
 	}
 	s := sqlstore.New(backend{db, d}, d, o.UsersElsewhere)
-	if err := s.Probe(ctx); err != nil {
+	if err := sqlstore.Probe(ctx, s); err != nil {
 		return nil, err
 	}
 	return &Store{s}, nil

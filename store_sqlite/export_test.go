@@ -2,6 +2,7 @@ package storesqlite
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"modernc.org/sqlite"
@@ -11,8 +12,8 @@ import (
 
 // Pause makes the writer wait until f has returned.
 func (s *Store) Pause(f func()) error {
-	j := newJob(nil)
-	if err := s.writer.submit(context.Background(), j); err != nil {
+	j := newJob(context.Background(), nil)
+	if err := s.writer.submit(j); err != nil {
 		return err
 	}
 	<-j.turn
@@ -21,14 +22,19 @@ func (s *Store) Pause(f func()) error {
 	return nil
 }
 
-// Together runs ops in one batch and returns how each has ended.
-func (s *Store) Together(ops ...sqlstore.Op) (errs []error, err error) {
+// Together runs ops in one batch and returns how each has ended. The contexts
+// of the first are ctxs.
+func (s *Store) Together(ops []sqlstore.Op, ctxs ...context.Context) (errs []error, err error) {
 	err = s.Pause(func() {
 		var batch []*job
-		for _, op := range ops {
-			batch = append(batch, newJob(op))
+		for i, op := range ops {
+			ctx := context.Background()
+			if i < len(ctxs) {
+				ctx = ctxs[i]
+			}
+			batch = append(batch, newJob(ctx, op))
 		}
-		s.writer.commit(batch)
+		s.writer.commit(slices.Clone(batch))
 		for _, j := range batch {
 			errs = append(errs, j.err)
 		}

@@ -37,16 +37,18 @@ import (
 
 var _ reset.Store = (*Store)(nil)
 
-// A Store is a reset.Store in a file, which any number of Stores and processes
-// may have open. Methods that write wait their turn, first come, first served,
-// and then at most 10 s for others who have the file locked.
+// A Store is a reset.Store, whose methods it has, in a file, which any number
+// of Stores and processes may have open. Methods that write wait their turn,
+// first come, first served, and then at most 10 s, and no longer than their
+// context lasts, for others who have the file locked.
 //
 // Where the context has a transaction, of storebun.WithTx or of SetPassword,
 // Revoke joins it. From SetPassword no other method that writes may be called:
 // it would wait for SetPassword to end.
 type Store struct {
 	*store
-	db      *bun.DB // the writer's connection and those of the host
+	db      *bun.DB // of the host
+	writers *bun.DB // has the one connection of writer
 	readers *sql.DB
 	writer  *writer
 	close   func() error
@@ -101,11 +103,8 @@ func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.db.Conn(ctx)
+	conn, err := s.writers.Conn(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil { // it waits by itself
 		return nil, err
 	}
 	s.writer = startWriter(conn, d)
@@ -137,15 +136,17 @@ func create(path string) error {
 	return f.Close()
 }
 
+const patience = 5000 // ms, of the readers and the host
+
 // dsn says how every connection is to be, since pools open new ones at any
-// time.
-func dsn(path string, pragmas ...string) string {
+// time. busyTimeout is in milliseconds.
+func dsn(path string, busyTimeout int, pragmas ...string) string {
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // C:/...
 	}
 	query := url.Values{
-		"_pragma": append([]string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}, pragmas...),
+		"_pragma": append([]string{fmt.Sprintf("busy_timeout(%d)", busyTimeout), "journal_mode(WAL)", "synchronous(FULL)"}, pragmas...),
 		// A transaction that reads first and then writes would fail, without
 		// any wait, if somebody else has written in between.
 		"_txlock": {"immediate"},
@@ -154,12 +155,17 @@ func dsn(path string, pragmas ...string) string {
 }
 
 func (s *Store) openPools(path string) error {
-	db, err := sql.Open("sqlite", dsn(path))
+	db, err := sql.Open("sqlite", dsn(path, patience))
 	if err != nil {
 		return err
 	}
 	s.db = bun.NewDB(db, sqlitedialect.New())
-	if s.readers, err = sql.Open("sqlite", dsn(path, "query_only(1)")); err != nil {
+	writers, err := sql.Open("sqlite", dsn(path, 0)) // the writer waits by itself
+	if err != nil {
+		return err
+	}
+	s.writers = bun.NewDB(writers, sqlitedialect.New())
+	if s.readers, err = sql.Open("sqlite", dsn(path, patience, "query_only(1)")); err != nil {
 		return err
 	}
 	n := max(4, runtime.GOMAXPROCS(0))
@@ -209,6 +215,9 @@ func (s *Store) closePools() error {
 	var errs []error
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
+	}
+	if s.writers != nil {
+		errs = append(errs, s.writers.Close())
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())

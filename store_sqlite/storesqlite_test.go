@@ -300,7 +300,7 @@ func TestFailuresUndoOnlyThemselves(t *testing.T) {
 			if _, err := s.DB().ExecContext(t.Context(), "DELETE FROM t"); err != nil {
 				t.Fatal(err)
 			}
-			errs, err := s.Together(insert(1), test.bad, insert(2), test.bad, insert(3))
+			errs, err := s.Together([]sqlstore.Op{insert(1), test.bad, insert(2), test.bad, insert(3)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -329,7 +329,7 @@ func TestVerdictsShareTheCommit(t *testing.T) {
 		return err
 	}
 	refuse := func(context.Context, sqlstore.Conn) error { return &reset.LimitError{} }
-	errs, err := s.Together(insert, refuse, insert, refuse)
+	errs, err := s.Together([]sqlstore.Op{insert, refuse, insert, refuse})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,6 +340,36 @@ func TestVerdictsShareTheCommit(t *testing.T) {
 	}
 	if got := commits.Load(); got != 1 {
 		t.Errorf("a batch with refusals took %d commits, want 1", got)
+	}
+}
+
+// Whose context has ended before the batch has begun is not in it.
+func TestBatchLeavesOutWhoHasLeft(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	insert := func(n int) sqlstore.Op {
+		return func(ctx context.Context, c sqlstore.Conn) error {
+			_, err := c.ExecContext(ctx, "INSERT INTO reset_locks VALUES (?, NULL, 0, 0)", []byte{byte(n)})
+			return err
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	want := []error{context.Canceled, nil, errors.New("no such table"), context.Canceled, nil}
+	broken := func(ctx context.Context, c sqlstore.Conn) error {
+		_, err := c.ExecContext(ctx, "INSERT INTO missing VALUES (1)")
+		return err
+	}
+	errs, err := s.Together([]sqlstore.Op{insert(0), insert(1), broken, insert(3), insert(4)}, ended, t.Context(), t.Context(), ended)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range errs {
+		if (err == nil) != (want[i] == nil) || err != nil && !strings.Contains(err.Error(), want[i].Error()) {
+			t.Errorf("job %d: got error %v, want %v", i, err, want[i])
+		}
+	}
+	if got := count(t, s, "reset_locks"); got != 2 {
+		t.Errorf("%d rows are stored, want 2", got)
 	}
 }
 
@@ -400,17 +430,37 @@ func testUnwritable(t *testing.T, spoil, repair, want string) {
 func TestLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s, other := openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{})
+	a := activation(3, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
 	tx, err := other.DB().BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	// Who waits for the lock, alone or with others, waits no longer than its
+	// context lasts, and neither does who waits for them.
 	waiting := make(chan error)
 	go func() { waiting <- s.Enqueue(t.Context(), ask(1)) }()
-	<-ctx.Done()
-	if err := s.Enqueue(ctx, ask(2)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Enqueue behind one that waits for the lock, with a context that has ended: %v", err)
+	for name, f := range map[string]func(context.Context) error{
+		"Enqueue": func(ctx context.Context) error { return s.Enqueue(ctx, ask(2)) },
+		"Issue":   func(ctx context.Context) error { return s.Issue(ctx, start, activation(4, "b"), 1, nil) },
+		"Redeem": func(ctx context.Context) error {
+			return other.Redeem(ctx, start, a, notice(5, "a"), func(context.Context) error {
+				t.Error("Redeem called apply")
+				return nil
+			})
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if err := f(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s while the file is locked: %v", name, err)
+		}
+		if took := time.Since(began); took > 4*time.Second { // as SQLite would wait
+			t.Errorf("%s took %v", name, took)
+		}
 	}
 	if _, err := s.Find(t.Context(), start, reset.Hash{}); !errors.Is(err, reset.ErrInvalidActivation) {
 		t.Errorf("Find while the file is locked: %v", err)
@@ -420,6 +470,31 @@ func TestLocked(t *testing.T) {
 	}
 	if err := <-waiting; err != nil {
 		t.Errorf("Enqueue that has waited for the lock: %v", err)
+	}
+	if mails, activations := count(t, s, "reset_mails"), count(t, s, "reset_activations"); mails != 1 || activations != 1 {
+		t.Errorf("%d mails and %d activations are stored, want 1 and 1", mails, activations)
+	}
+}
+
+// As is often advised for SQLite.
+func TestHostWithOneConnection(t *testing.T) {
+	s := openStore(t, storesqlite.Options{})
+	s.DB().SetMaxOpenConns(1)
+	a := activation(1, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if _, err := s.DB().ExecContext(ctx, "CREATE TABLE users (hash TEXT); INSERT INTO users VALUES ('old')"); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Redeem(ctx, start, a, notice(2, "a"), func(ctx context.Context) error {
+		_, err := storebun.IDB(ctx, s.DB()).ExecContext(ctx, "UPDATE users SET hash = 'new'")
+		return err
+	})
+	if err != nil {
+		t.Errorf("Redeem: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,9 +18,9 @@ import (
 var errClosed = errors.New("storesqlite: store is closed")
 
 const (
-	lockTime = 10 * time.Second // how long others may have the file locked
-	pollTime = time.Millisecond // at most, and half of it on average
-	maxRest  = 50 * time.Millisecond
+	lockTime = 10 * time.Second      // how long others may have the file locked
+	pollTime = time.Millisecond      // the most between two looks whether they still have
+	maxRest  = 50 * time.Millisecond // the longest pause for the others' sake
 )
 
 // maxBatch keeps a batch to some 20 ms, so that the first in it need not wait
@@ -46,14 +47,15 @@ type writer struct {
 // A job is an Op for a batch or, without one, a caller that wants the
 // connection for itself.
 type job struct {
+	ctx  context.Context
 	op   sqlstore.Op
 	err  error
 	turn chan struct{} // closed when the connection is the caller's
 	over chan struct{} // closed when err is set, or when the connection is given back
 }
 
-func newJob(op sqlstore.Op) *job {
-	return &job{op: op, turn: make(chan struct{}), over: make(chan struct{})}
+func newJob(ctx context.Context, op sqlstore.Op) *job {
+	return &job{ctx: ctx, op: op, turn: make(chan struct{}), over: make(chan struct{})}
 }
 
 func startWriter(conn bun.Conn, d *sqlstore.Dialect) *writer {
@@ -77,11 +79,12 @@ func (w *writer) stopped() bool {
 	}
 }
 
-// Write implements sqlstore.Backend. ctx ends the wait for the writer, but not
-// for what the writer has begun: it is soon known whether that is committed.
+// Write implements sqlstore.Backend. ctx ends the wait for the writer and for
+// the lock, but not a transaction that has begun: it is soon known whether that
+// is committed.
 func (w *writer) Write(ctx context.Context, f sqlstore.Op) error {
-	j := newJob(f)
-	if err := w.submit(ctx, j); err != nil {
+	j := newJob(ctx, f)
+	if err := w.submit(j); err != nil {
 		return err
 	}
 	<-j.over
@@ -91,36 +94,38 @@ func (w *writer) Write(ctx context.Context, f sqlstore.Op) error {
 // Begin implements sqlstore.Backend. The writer waits until the transaction is
 // over.
 func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
-	j := newJob(nil)
-	if err := w.submit(ctx, j); err != nil {
+	j := newJob(ctx, nil)
+	if err := w.submit(j); err != nil {
 		return nil, err
 	}
 	<-j.turn
-	giveBack := func() { close(j.over) }
 	var tx *sqlstore.Tx
-	err := w.lock(func() (err error) {
-		tx, err = sqlstore.BeginSQLite(ctx, w.dialect, w.conn, giveBack)
+	left, err := w.lock([]*job{j}, func() (err error) {
+		tx, err = sqlstore.BeginSQLite(ctx, w.dialect, w.conn, func() { close(j.over) })
 		return err
 	})
+	if len(left) == 0 {
+		return nil, j.err
+	}
 	if err != nil {
-		giveBack()
+		j.answer(err)
 	}
 	return tx, err
 }
 
 // submit returns when the writer has taken the job.
-func (w *writer) submit(ctx context.Context, j *job) error {
+func (w *writer) submit(j *job) error {
 	if w.stopped() {
 		return errClosed
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if j.ctx.Err() != nil {
+		return context.Cause(j.ctx)
 	}
 	select {
 	case w.jobs <- j:
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case <-j.ctx.Done():
+		return context.Cause(j.ctx)
 	case <-w.quit:
 		return errClosed
 	}
@@ -133,35 +138,46 @@ func (w *writer) run() {
 		select {
 		case j := <-w.jobs:
 			w.serve(j)
-			w.rest()
 		case <-w.quit:
 			return
 		}
 	}
 }
 
-// lock calls begin until the file is not locked by others, which may be the
-// host or other processes. SQLite's own wait is not used, for nobody is told
-// that a lock is free and SQLite would look less and less often, in the end
-// every 100 ms: it would find the lock taken, each time, by one that writes on
-// and on.
-func (w *writer) lock(begin func() error) error {
+// lock calls begin until the file is not locked by others, who may be the host
+// or other processes. Jobs whose contexts end before that are answered, and
+// those that are left returned.
+//
+// It does not leave the wait to SQLite, which looks less and less often, in the
+// end every 100 ms. Between two transactions of somebody who writes on and on
+// the file is free for a moment only, and SQLite would miss it each time.
+func (w *writer) lock(jobs []*job, begin func() error) (left []*job, err error) {
 	since := time.Now()
-	for {
-		err := begin()
-		if !w.dialect.Busy(err) || time.Since(since) > lockTime {
-			w.locked = time.Now()
-			return err
+	w.locked = since
+	for ; ; time.Sleep(rand.N(pollTime)) {
+		jobs = slices.DeleteFunc(jobs, func(j *job) bool {
+			if j.ctx.Err() == nil {
+				return false
+			}
+			j.answer(context.Cause(j.ctx))
+			return true
+		})
+		if len(jobs) == 0 {
+			return nil, nil
 		}
-		time.Sleep(rand.N(pollTime))
+		if err = begin(); !w.dialect.Busy(err) || time.Since(since) > lockTime {
+			w.locked = time.Now()
+			return jobs, err
+		}
 	}
 }
 
-// rest leaves the file to others for a fifth of the time, however much there is
-// to do: the host's own connections wait as SQLite does.
+// rest leaves the file to others for a quarter of the time for which it was
+// locked, however much there is to do: their waits are SQLite's. What is less
+// than a millisecond is saved up, as no sleep is shorter.
 func (w *writer) rest() {
 	w.owed += min(time.Since(w.locked)/4, maxRest)
-	if w.owed > time.Millisecond { // of less, the system makes a millisecond
+	if w.owed > time.Millisecond {
 		time.Sleep(w.owed)
 		w.owed = 0
 	}
@@ -180,6 +196,7 @@ func (w *writer) serve(j *job) {
 	if j != nil {
 		close(j.turn)
 		<-j.over
+		w.rest()
 	}
 }
 
@@ -208,13 +225,20 @@ func (w *writer) next(n int) *job {
 // has changed nothing, and where one fails all are undone, whatever SQLite may
 // have undone by itself, and each is run again alone.
 func (w *writer) commit(batch []*job) {
-	failed, err := w.transact(batch)
-	alone := failed && len(batch) > 1
-	for _, j := range batch {
-		if alone {
-			_, err = w.transact([]*job{j})
+	left, failed, err := w.transact(batch)
+	if !failed || len(left) == 1 {
+		for _, j := range left {
+			j.answer(err)
 		}
-		j.answer(err)
+		w.rest()
+		return
+	}
+	for _, j := range left {
+		alone, _, err := w.transact([]*job{j})
+		if len(alone) > 0 {
+			j.answer(err)
+		}
+		w.rest()
 	}
 }
 
@@ -227,21 +251,26 @@ func (j *job) answer(err error) {
 	close(j.over)
 }
 
-// transact runs jobs in one transaction. An error means that it was undone, and
-// failed that this was because of one of the jobs.
-func (w *writer) transact(jobs []*job) (failed bool, err error) {
+// transact runs jobs in one transaction and returns those that it has not
+// answered. An error means that it was undone, and failed that this was because
+// of one of the jobs.
+func (w *writer) transact(jobs []*job) (left []*job, failed bool, err error) {
 	// Without bun, which would write the arguments into the statements.
 	ctx, conn := context.Background(), w.conn.Conn
-	err = w.dialect.Retry(ctx, func() error {
+	left = jobs
+	err = w.dialect.Retry(ctx, func() (err error) {
 		failed = false
-		err := w.lock(func() error {
+		left, err = w.lock(left, func() error {
 			_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		err = runAll(ctx, conn, jobs)
+		if len(left) == 0 {
+			return nil
+		}
+		err = runAll(ctx, conn, left)
 		failed = err != nil
 		if !failed {
 			if _, err = conn.ExecContext(ctx, "COMMIT"); err != nil {
@@ -253,7 +282,7 @@ func (w *writer) transact(jobs []*job) (failed bool, err error) {
 		}
 		return err
 	})
-	return failed, err
+	return left, failed, err
 }
 
 func runAll(ctx context.Context, c sqlstore.Conn, jobs []*job) error {

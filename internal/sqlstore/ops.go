@@ -177,18 +177,19 @@ func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) e
 // checkCap returns a *LimitError if a would be one request too many. What is
 // claimed counts, since it may be given back.
 func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int) error {
-	var ends []int64 // of the live requests, in order
+	var ends []int64 // of the requests that count, in order
 	joins := false
 	err := each(ctx, c, func(r *sql.Rows) error {
 		var request []byte
 		var expires int64
-		if err := r.Scan(&request, &expires); err != nil {
+		var live bool
+		if err := r.Scan(&request, &expires, &live); err != nil {
 			return err
 		}
 		ends = append(ends, expires)
-		joins = joins || bytes.Equal(request, a.Request[:])
+		joins = joins || live && bytes.Equal(request, a.Request[:])
 		return nil
-	}, `SELECT request, MAX(expires) FROM reset_activations WHERE user_id = ? AND expires > ?
+	}, `SELECT request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE user_id = ? AND expires > ?
 		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2`,
 		text(a.UserID), now.UnixMilli(), text(a.UserID), now.UnixMilli())
 	if err != nil || joins || len(ends) < max {

@@ -9,7 +9,7 @@ import (
 
 // Probe tries out what the Store relies on and says what the database lacks. It
 // leaves nothing behind.
-func (s *Store) Probe(ctx context.Context) error {
+func Probe(ctx context.Context, s *Store) error {
 	err := s.backend.Read(ctx, func(ctx context.Context, c Conn) error { return probeBytes(ctx, c, s.dialect) })
 	if err == nil && s.dialect == mysql {
 		err = s.backend.Read(ctx, probeMySQL)

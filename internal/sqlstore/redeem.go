@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -176,7 +177,8 @@ const (
 // redeemElsewhere claims the user's activations in one transaction and settles
 // the claim in another, with apply in between.
 func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-	applyCtx, cancel := context.WithTimeout(ctx, elsewhereTime)
+	// What is claimed would be lost if the caller, a browser perhaps, went away.
+	applyCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), elsewhereTime)
 	defer cancel()
 	claim := newID(now)
 	settle := func(o outcome) error { return s.writeOutcome(ctx, a, claim, o, notice) }
@@ -186,7 +188,7 @@ func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Acti
 		return err
 	}
 	if err == nil {
-		err = applyCtx.Err()
+		err = cmp.Or(ctx.Err(), applyCtx.Err())
 	}
 	if err != nil { // perhaps it was committed all the same
 		return errors.Join(err, settle(notChanged))
