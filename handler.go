@@ -57,8 +57,23 @@ func (a answer) write(w http.ResponseWriter) {
 //	POST /v1/auth/reset-password {"email", "maxRequests", "preventEmailSending"}
 //	POST /v1/auth/new-password   {"requestId", "newPassword"}
 //
-// with the header "Authorization: KEY" or "Authorization: Bearer KEY". Its
-// answers tell whether an address has an account, and activations, which take
+// with the header "Authorization: KEY" or "Authorization: Bearer KEY".
+// maxRequests, 1 to Config.MaxRequestsCeiling, and preventEmailSending are
+// optional. The answers are JSON, stable to the byte, and errors have the
+// members "error" and "message":
+//
+//	200  {"activation": ID}, or {"message": "ok"} if no user has the address
+//	     and from new-password
+//	400  BAD_REQUEST: malformed, a password that is refused, or an activation
+//	     that is not live
+//	401  UNAUTHORIZED: no such key
+//	403  FORBIDDEN: a browser
+//	404, 405  NOT_FOUND, METHOD_NOT_ALLOWED
+//	413, 415  BAD_REQUEST: more than 16 KiB, not application/json
+//	429  TOO_MANY_REQUESTS, with Retry-After in seconds
+//	500  UNKNOWN_ERROR
+//
+// Its answers tell whether an address has an account, and activations, which take
 // accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",
 // behind [http.StripPrefix] if that is not at the root.
 //

@@ -21,14 +21,14 @@ type Mailer interface {
 // Link and RevokeLink of a reset mail, and so Text and HTML, take the account
 // over: they belong in the mail and nowhere else.
 type Message struct {
-	ID         string   // the same for all attempts; forms the Message-ID
-	Kind       MailKind // MailReset or MailNotice
-	To         string   // the address as the host has stored it
-	Name       string   // the user's name; "" if there is none, or if it might pass for more than a name
-	Locale     string   // the user's language, may be ""
-	Link       string   // where a new password is set; of a notice, where to ask for a reset
-	RevokeLink string   // "it wasn't me"; "" in a notice
-	Expires    time.Time
+	ID         string    // the same for all attempts; forms the Message-ID
+	Kind       MailKind  // MailReset or MailNotice
+	To         string    // the address as the host has stored it
+	Name       string    // the user's name; "" if there is none, or if it might pass for more than a name
+	Locale     string    // the user's language, may be ""
+	Link       string    // where a new password is set; of a notice, where to ask for a reset
+	RevokeLink string    // "it wasn't me"; "" in a notice
+	Expires    time.Time // when the link does; a notice is not sent after it
 	Subject    string
 	Text, HTML string
 }

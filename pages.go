@@ -119,7 +119,7 @@ func (p *pages) headers(w http.ResponseWriter) {
 	h.Set("X-Robots-Tag", "noindex")
 	// Not no-referrer: under that a form posts "Origin: null".
 	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Content-Security-Policy", p.render.csp())
+	h.Set("Content-Security-Policy", p.render.policy)
 }
 
 // write answers with a page.
@@ -135,7 +135,7 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg pag
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
-	h.Set("Vary", "Accept-Language")
+	h.Add("Vary", "Accept-Language")
 	w.WriteHeader(status)
 	w.Write(b.Bytes())
 }

@@ -1118,3 +1118,14 @@ func TestPanicKeepsHeaders(t *testing.T) {
 		t.Errorf("got %d with X-Request-Id %q", w.Code, got)
 	}
 }
+
+// What a middleware around the pages has said of Vary stays said.
+func TestVary(t *testing.T) {
+	b := newBrowser(t, newHost(), nil)
+	w := httptest.NewRecorder()
+	w.Header().Set("Vary", "Accept-Encoding")
+	b.ServeHTTP(w, httptest.NewRequest("GET", "/account/forgot", nil))
+	if got := strings.Join(w.Result().Header.Values("Vary"), ", "); got != "Accept-Encoding, Accept-Language" {
+		t.Errorf("Vary: %s", got)
+	}
+}

@@ -77,9 +77,6 @@ func hashSource(content string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// csp is the Content-Security-Policy of every page.
-func (r *renderer) csp() string { return r.policy }
-
 // A pageView is what the template of a page sees.
 type pageView struct {
 	htmlVoice

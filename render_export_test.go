@@ -28,7 +28,7 @@ func (r *renderer) Page(w io.Writer, lang string, p Page) error { return r.page(
 
 func (r *renderer) Mail(m *Message, left time.Duration) error { return r.mail(m, left) }
 
-func (r *renderer) CSP() string { return r.csp() }
+func (r *renderer) CSP() string { return r.policy }
 
 func (r *renderer) Language(acceptLanguage string) string { return r.language(acceptLanguage) }
 

@@ -106,7 +106,8 @@ var (
 	ErrNotChanged = errors.New("reset: password not changed")
 	// ErrUndeliverable is wrapped by Mailer.Send to give a mail up.
 	ErrUndeliverable = errors.New("reset: undeliverable")
-	// ErrGone is returned by Store.Issue when the mail's lease is lost.
+	// ErrGone is returned by Store.Issue when the mail's lease is lost, or the
+	// mail is another user's.
 	ErrGone = errors.New("reset: lease lost")
 )
 
@@ -142,7 +143,9 @@ type Users interface {
 	// then it returns every error of the transaction and runs no statement
 	// again: after a deadlock the database has undone all of it.
 	// It returns ErrNoUser if the user is gone, and an error that wraps
-	// ErrNotChanged if nothing was changed for certain.
+	// ErrNotChanged if nothing was changed for certain. It has 2 s on SQLite, 45
+	// s where the users are not in the store's database, and otherwise as long
+	// as the request.
 	SetPassword(ctx context.Context, userID, hash string) error
 }
 
@@ -193,11 +196,11 @@ type Config struct {
 	// MaxRequests is how many live requests a user may have, unless a trusted
 	// caller says otherwise. Defaults to 3.
 	MaxRequests int
-	// MaxRequestsCeiling is the most that a trusted caller may ask for.
-	// Defaults to 100.
+	// MaxRequestsCeiling is the most that a trusted caller may ask for, at most
+	// 10,000. Defaults to 100.
 	MaxRequestsCeiling int
-	// PerClient limits what one client may ask for in public. Defaults to 20 a
-	// minute in the memory of this process.
+	// PerClient limits what one client may ask for in public. Defaults to 20 at
+	// once and 20 more over each minute, in the memory of this process.
 	PerClient Limiter
 	// PerAddress limits the requests of trusted callers for one address, known
 	// or not. Defaults to Unlimited: MaxRequests bounds the mail.
@@ -205,7 +208,7 @@ type Config struct {
 	// ClientIP returns the key for PerClient of a request to Pages. Defaults to
 	// ClientIPBehind(), which believes no header.
 	ClientIP func(*http.Request) string
-	// MinPassword is the shortest password, in Unicode code points, at least 8.
+	// MinPassword is the shortest password, in Unicode code points, 8 to 256.
 	// Defaults to 8; 15 is advised where the password is the only factor (NIST
 	// SP 800-63B-4, 3.1.1.2).
 	MinPassword int
@@ -213,13 +216,19 @@ type Config struct {
 	// password up among breached ones. It refuses with a *PasswordError; any
 	// other error fails the change. Defaults to no further rule.
 	CheckPassword func(ctx context.Context, u User, password string) error
-	// Workers is how many mails Run sends at a time. Defaults to 4. With 1 a
-	// mail waits for the one before it, so that when it arrives may tell
-	// whether that was for a user.
+	// Workers is how many mails Run sends at a time, 1 to 1,000. Defaults to 4.
+	// With 1 a mail waits for the one before it, so that when it arrives may
+	// tell whether that was for a user.
 	Workers int
 	// Logger gets the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password or the address of somebody
-	// who has no account. Defaults to slog.Default().
+	// who has no account. Defaults to slog.Default(). The events are:
+	//
+	//	INFO   mail_sent, password_changed, run_elsewhere
+	//	WARN   mail_expired, mail_undeliverable, over_cap, revoked_by_user,
+	//	       limiter_full, proxy_unknown, user_mismatch
+	//	ERROR  mail_failed, request_failed, limiter_failed, lease_failed,
+	//	       settle_failed, purge_failed, panic
 	Logger *slog.Logger
 }
 
@@ -295,7 +304,7 @@ func checkConfig(c *Config) (base *url.URL, err error) {
 	case c.Mailer == nil:
 		return nil, errors.New("reset: Config.Mailer is required")
 	}
-	if m, ok := c.Mailer.(interface{ Check() error }); ok { // SMTPMailer has it
+	if m, ok := c.Mailer.(*SMTPMailer); ok {
 		if err := m.Check(); err != nil {
 			return nil, fmt.Errorf("reset: Config.Mailer: %w", err)
 		}

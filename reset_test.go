@@ -12,6 +12,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -483,4 +484,29 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Operators are told of every event by name.
+func TestEventsAreDocumented(t *testing.T) {
+	source := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	_, list, _ := strings.Cut(source("reset.go"), "The events are:")
+	list, _, _ = strings.Cut(list, "Logger *slog.Logger")
+	documented := regexp.MustCompile(`[a-z_]+`).FindAllString(list, -1)
+	var logged []string
+	for _, name := range []string{"reset.go", "handler.go", "pages.go", "delivery.go"} {
+		for _, match := range regexp.MustCompile(`(?:event|giveUp)\([^"\n]*"([a-z_]+)"`).FindAllStringSubmatch(source(name), -1) {
+			logged = append(logged, match[1])
+		}
+	}
+	slices.Sort(documented)
+	slices.Sort(logged)
+	if logged = slices.Compact(logged); !slices.Equal(logged, documented) {
+		t.Errorf("the code logs\n%v, and Config.Logger tells of\n%v", logged, documented)
+	}
 }
