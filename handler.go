@@ -198,7 +198,7 @@ func mediaType(r *http.Request) (kind string, params map[string]string, err erro
 }
 
 // A jsonRoute answers for the members of a body.
-type jsonRoute func(context.Context, map[string]any) (answer, error)
+type jsonRoute func(*http.Request, map[string]any) (answer, error)
 
 // serveJSON reads the body and answers with what route makes of its members.
 func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute) {
@@ -211,7 +211,7 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 	}
 	a := answerOK
 	if err == nil {
-		a, err = route(r.Context(), m)
+		a, err = route(r, m)
 	}
 	if err != nil {
 		a = s.answerTo(r.Context(), w, err)
@@ -267,34 +267,34 @@ func wholeSeconds(d time.Duration) int {
 	return max(1, int(math.Ceil(d.Seconds())))
 }
 
-func (s *Service) postResetPassword(ctx context.Context, m map[string]any) (answer, error) {
+func (s *Service) postResetPassword(r *http.Request, m map[string]any) (answer, error) {
 	email, err := stringMember(m, "email")
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: email: %w", ErrBadRequest, err)
+		return answer{}, err
 	}
 	maxRequests, err := intMember(m, "maxRequests")
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: maxRequests: %w", ErrBadRequest, err)
+		return answer{}, err
 	}
 	prevent, err := boolMember(m, "preventEmailSending")
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: preventEmailSending: %w", ErrBadRequest, err)
+		return answer{}, err
 	}
-	activation, err := s.RequestReset(ctx, email, RequestOptions{MaxRequests: maxRequests, PreventEmailSending: prevent})
+	activation, err := s.RequestReset(r.Context(), email, RequestOptions{MaxRequests: maxRequests, PreventEmailSending: prevent})
 	if err != nil || activation == "" {
 		return answerOK, err
 	}
 	return answer{http.StatusOK, `{"activation":"` + activation + `"}`}, nil
 }
 
-func (s *Service) postNewPassword(ctx context.Context, m map[string]any) (answer, error) {
+func (s *Service) postNewPassword(r *http.Request, m map[string]any) (answer, error) {
 	activation, err := stringMember(m, "requestId")
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: requestId: %w", ErrBadRequest, err)
+		return answer{}, err
 	}
 	password, err := stringMember(m, "newPassword")
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: newPassword: %w", ErrBadRequest, err)
+		return answer{}, err
 	}
-	return answerOK, s.ChangePassword(ctx, activation, password)
+	return answerOK, s.ChangePassword(r.Context(), activation, password)
 }

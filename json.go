@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strconv"
@@ -129,11 +130,12 @@ func countEscapedReplacements(raw []byte) (n int) {
 	return n
 }
 
-// stringMember returns a member that must be there and be a string.
+// stringMember returns a member that must be there and be a string. The errors
+// of it and its like wrap ErrBadRequest.
 func stringMember(m map[string]any, name string) (string, error) {
 	s, ok := m[name].(string)
 	if !ok {
-		return "", errJSON
+		return "", badMember(name)
 	}
 	return s, nil
 }
@@ -147,11 +149,11 @@ func intMember(m map[string]any, name string) (int, error) {
 	}
 	literal, ok := v.(json.Number)
 	if !ok {
-		return 0, errJSON
+		return 0, badMember(name)
 	}
 	n, err := strconv.ParseInt(string(literal), 10, 64)
 	if err != nil || n < 1 || n > math.MaxInt32 {
-		return 0, errJSON
+		return 0, badMember(name)
 	}
 	return int(n), nil
 }
@@ -164,7 +166,9 @@ func boolMember(m map[string]any, name string) (bool, error) {
 	}
 	b, ok := v.(bool)
 	if !ok {
-		return false, errJSON
+		return false, badMember(name)
 	}
 	return b, nil
 }
+
+func badMember(name string) error { return fmt.Errorf("%w: %s: %w", ErrBadRequest, name, errJSON) }

@@ -243,7 +243,7 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // post serves a POST by the media type of its body, from its own origin only.
-func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route func(*http.Request) jsonRoute) http.HandlerFunc {
+func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route jsonRoute) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		crossOrigin := p.origin.Check(r) != nil
 		kind, _, err := mediaType(r)
@@ -254,7 +254,7 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 				answerCrossOrigin.write(w)
 				return
 			}
-			p.serveJSON(w, r, route(r))
+			p.serveJSON(w, r, route)
 		case crossOrigin:
 			p.write(w, r, http.StatusForbidden, page{Name: "failed"})
 		case err != nil || kind != "application/x-www-form-urlencoded":
@@ -384,32 +384,28 @@ func (p *pages) revokeBy(ctx context.Context, activation string) error {
 	return nil
 }
 
-func (p *pages) jsonForgot(r *http.Request) jsonRoute {
-	return func(_ context.Context, m map[string]any) (answer, error) {
-		email, err := stringMember(m, "email")
-		if err != nil {
-			return answer{}, fmt.Errorf("%w: email: %w", ErrBadRequest, err)
-		}
-		return answerOK, p.ask(r, email)
+func (p *pages) jsonForgot(r *http.Request, m map[string]any) (answer, error) {
+	email, err := stringMember(m, "email")
+	if err != nil {
+		return answer{}, err
 	}
+	return answerOK, p.ask(r, email)
 }
 
-func (p *pages) jsonReset(*http.Request) jsonRoute {
-	return func(ctx context.Context, m map[string]any) (answer, error) {
-		activation, err := stringMember(m, "activation")
-		if err != nil {
-			return answer{}, fmt.Errorf("%w: activation: %w", ErrBadRequest, err)
-		}
-		password, err := stringMember(m, "newPassword")
-		if err != nil {
-			return answer{}, fmt.Errorf("%w: newPassword: %w", ErrBadRequest, err)
-		}
-		err = p.ChangePassword(ctx, activation, password)
-		if refused := (*PasswordError)(nil); errors.As(err, &refused) {
-			return answerRefused(refused), nil
-		}
-		return answerOK, err
+func (p *pages) jsonReset(r *http.Request, m map[string]any) (answer, error) {
+	activation, err := stringMember(m, "activation")
+	if err != nil {
+		return answer{}, err
 	}
+	password, err := stringMember(m, "newPassword")
+	if err != nil {
+		return answer{}, err
+	}
+	err = p.ChangePassword(r.Context(), activation, password)
+	if refused := (*PasswordError)(nil); errors.As(err, &refused) {
+		return answerRefused(refused), nil
+	}
+	return answerOK, err
 }
 
 func answerRefused(e *PasswordError) answer {
@@ -424,14 +420,12 @@ func answerRefused(e *PasswordError) answer {
 	return answer{http.StatusBadRequest, string(body)}
 }
 
-func (p *pages) jsonRevoke(*http.Request) jsonRoute {
-	return func(ctx context.Context, m map[string]any) (answer, error) {
-		activation, err := stringMember(m, "activation")
-		if err != nil {
-			return answer{}, fmt.Errorf("%w: activation: %w", ErrBadRequest, err)
-		}
-		return answerOK, p.revokeBy(ctx, activation)
+func (p *pages) jsonRevoke(r *http.Request, m map[string]any) (answer, error) {
+	activation, err := stringMember(m, "activation")
+	if err != nil {
+		return answer{}, err
 	}
+	return answerOK, p.revokeBy(r.Context(), activation)
 }
 
 // warnOfProxy says once that a proxy seems to stand in front of a host that

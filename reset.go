@@ -392,7 +392,6 @@ func checkURL(s string) (*url.URL, error) {
 	}
 	port, _ := strconv.Atoi(cmp.Or(u.Port(), "443"))
 	ip, _ := netip.ParseAddr(u.Hostname())
-	loopback := ip.IsLoopback() || u.Hostname() == "localhost"
 	switch {
 	case u.Hostname() == "" || u.Opaque != "":
 		return nil, errors.New("not an absolute URL")
@@ -402,7 +401,7 @@ func checkURL(s string) (*url.URL, error) {
 		return nil, errors.New("has a port that is not between 1 and 65535")
 	case strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("\"<>\\^`{|}", c) }):
 		return nil, errors.New("has characters that must be percent-encoded")
-	case u.Scheme != "https" && !(u.Scheme == "http" && loopback):
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
 		return nil, errors.New("neither https nor http on a loopback address")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return nil, errors.New("has userinfo, a query or a fragment")
