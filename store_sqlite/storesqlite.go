@@ -96,14 +96,18 @@ func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := s.openPools(path); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(ctx); err != nil {
-		return nil, err
-	}
 	d, err := sqlstore.DialectOf(s.db)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.writers.Conn(ctx)
+	// SQLite does not wait when others turn a new file to WAL or close it.
+	var conn bun.Conn
+	err = d.Retry(ctx, func() (err error) {
+		if err = s.prepare(ctx); err == nil {
+			conn, err = s.writers.Conn(ctx)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

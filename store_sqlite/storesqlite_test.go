@@ -160,6 +160,36 @@ func TestEveryConnectionIsSetUp(t *testing.T) {
 	}
 }
 
+// Processes that start together create the file together, and those that end
+// leave it to others.
+func TestOpenAtOnce(t *testing.T) {
+	const rounds, stores = 100, 4
+	dir := t.TempDir()
+	for round := range rounds {
+		path := filepath.Join(dir, fmt.Sprint(round))
+		var wg sync.WaitGroup
+		for i := range stores {
+			wg.Go(func() {
+				s, err := storesqlite.Open(path)
+				if err != nil {
+					t.Errorf("round %d: %v", round, err)
+					return
+				}
+				if err := s.Enqueue(t.Context(), ask(i)); err != nil {
+					t.Errorf("round %d: Enqueue: %v", round, err)
+				}
+				if err := s.Close(); err != nil {
+					t.Errorf("round %d: Close: %v", round, err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := count(t, openPath(t, path, storesqlite.Options{}), "reset_mails"); got != stores {
+			t.Errorf("round %d: %d mails are queued, want %d", round, got, stores)
+		}
+	}
+}
+
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s := openPath(t, path, storesqlite.Options{})
