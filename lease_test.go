@@ -44,6 +44,21 @@ func (r round) fulfil(t *testing.T, u reset.User) {
 	}
 }
 
+// notices queues n of them.
+func (r round) notices(t *testing.T, n int) {
+	t.Helper()
+	now := time.Now()
+	for i := range n {
+		m := reset.Mail{
+			ID: reset.ID{byte(i)}, Kind: reset.MailNotice, UserID: ann.ID, Email: ann.Email,
+			Due: now, Expires: now.Add(time.Hour),
+		}
+		if err := r.store.Enqueue(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func (r round) wantSent(t *testing.T, n int) []reset.Message {
 	t.Helper()
 	sent := r.post.messages()
@@ -139,15 +154,7 @@ func TestFailuresNowAndThen(t *testing.T) {
 	}
 	inBubble(t, edit, func(t *testing.T, r round) {
 		const mails = 60
-		for i := range mails {
-			m := reset.Mail{
-				ID: reset.ID{byte(i)}, Kind: reset.MailNotice, UserID: ann.ID, Email: ann.Email,
-				Due: time.Now(), Expires: time.Now().Add(time.Hour),
-			}
-			if err := r.store.Enqueue(t.Context(), m); err != nil {
-				t.Fatal(err)
-			}
-		}
+		r.notices(t, mails)
 		began := time.Now()
 		r.begin(t)
 		for len(r.post.messages()) < mails {
@@ -575,5 +582,82 @@ func TestRunHere(t *testing.T) {
 		r.begin(t)
 		r.ask(t, ann.Email)
 		r.wantEvents(t, map[string]int{})
+	})
+}
+
+// What an ask sets off begins at a random time within 2 s, each as likely.
+func TestAsksBeginAtRandom(t *testing.T) {
+	const n, parts = 800, 8
+	inBubble(t, unlimited, func(t *testing.T, r round) {
+		now := time.Now()
+		for range n {
+			r.ask(t, ann.Email)
+		}
+		total := 0
+		for i := range parts {
+			mails, err := r.store.Lease(t.Context(), now.Add(2*time.Second*time.Duration(i+1)/parts), now.Add(time.Hour), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += len(mails)
+			if got := len(mails); got < n/parts/2 || got > n/parts*2 { // five standard deviations and more
+				t.Errorf("%d of %d asks are due in part %d of %d", got, n, i+1, parts)
+			}
+		}
+		if total != n {
+			t.Errorf("%d of %d asks are due within 2 s", total, n)
+		}
+	})
+}
+
+// Mails that failed together do not come again together.
+func TestJitter(t *testing.T) {
+	const mails = 50
+	edit := func(c *reset.Config) { c.Workers = mails }
+	inBubble(t, edit, func(t *testing.T, r round) {
+		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("421 try later") }
+		r.notices(t, mails)
+		stop := r.begin(t)
+		stop()
+		r.wantSent(t, mails)
+		now, times := time.Now(), make(map[time.Duration]bool)
+		for wait := 3500 * time.Millisecond; wait <= 6500*time.Millisecond; wait += 100 * time.Millisecond { // 5 s ± 30 %
+			again, err := r.store.Lease(t.Context(), now.Add(wait), now.Add(time.Hour), mails)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(again) > 0 {
+				times[wait] = true
+			}
+		}
+		if len(times) < 15 { // of 31; 50 mails leave out six on average
+			t.Errorf("%d mails are tried again at %d times only", mails, len(times))
+		}
+	})
+}
+
+// The defaults that the README tells of.
+func TestDefaults(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		block := make(chan struct{})
+		defer close(block)
+		var most, busy atomic.Int64
+		r.post.do = func(context.Context, int, reset.Message) error {
+			most.Store(max(most.Load(), busy.Add(1)))
+			<-block
+			return nil
+		}
+		for i := range 21 {
+			err := r.Forgot(t.Context(), fmt.Sprintf("user%d@example.com", i), "192.0.2.1")
+			if limited := errors.Is(err, reset.ErrTooManyRequests); limited != (i == 20) || !limited && err != nil {
+				t.Errorf("ask %d of a client: %v", i+1, err)
+			}
+		}
+		r.notices(t, 10)
+		r.begin(t)
+		pass(delivered)
+		if got := most.Load(); got != 4 {
+			t.Errorf("%d mails are sent at a time, want 4", got)
+		}
 	})
 }

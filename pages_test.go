@@ -1129,3 +1129,42 @@ func TestVary(t *testing.T) {
 		t.Errorf("Vary: %s", got)
 	}
 }
+
+// Mail is in the user's language, or in that of the page where there is none,
+// and leads to where the config says, whatever the request does.
+func TestPagesToMail(t *testing.T) {
+	for _, tt := range []struct{ user, page, resetURL, lang, link string }{
+		{"de", "ja", "", "de", baseURL + "/reset"},
+		{"", "ja", "", "ja", baseURL + "/reset"},
+		{"", "tlh", "https://app.example.com/app/new-password", "en", "https://app.example.com/app/new-password"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			kim := reset.User{ID: "7", Email: "kim@example.com", Locale: tt.user}
+			b := newBrowser(t, newHost(kim), func(c *reset.Config) { c.ResetURL = tt.resetURL })
+			r := httptest.NewRequest("POST", "/account/forgot", strings.NewReader("email=kim@example.com"))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set("Accept-Language", tt.page)
+			r.Host = "evil.example"
+			r.Header.Set("X-Forwarded-Host", "evil.example")
+			r.Header.Set("Forwarded", "host=evil.example")
+			b.ServeHTTP(httptest.NewRecorder(), r)
+			run(t, b.svc)
+			m, err := b.mailbox.Wait(t.Context(), kim.Email)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(m.HTML, `<html lang="`+tt.lang+`"`) {
+				t.Errorf("%+v: the mail is\n%s", tt, m.HTML)
+			}
+			link, query, _ := strings.Cut(m.Link, "?")
+			if link != tt.link || !strings.HasPrefix(query, "activation=") {
+				t.Errorf("%+v: the mail leads to %s", tt, m.Link)
+			}
+			for _, part := range []string{m.Text, html.UnescapeString(m.HTML)} {
+				if !strings.Contains(part, m.Link) || strings.Contains(part, "evil") {
+					t.Errorf("%+v: want the link %s in\n%s", tt, m.Link, part)
+				}
+			}
+		})
+	}
+}

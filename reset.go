@@ -151,10 +151,14 @@ type Users interface {
 
 // A User is an account as the host has stored it.
 type User struct {
-	ID     string // at most 255 bytes
-	Email  string // mail goes here, never to the address that was typed
-	Name   string // for the mail's salutation, may be ""
-	Locale string // BCP 47, such as "de" or "pt-BR", for mail; may be ""
+	ID    string // at most 255 bytes
+	Email string // mail goes here, never to the address that was typed
+	Name  string // for the mail's salutation, may be ""
+	// Locale is the language of the user's mail in BCP 47, such as "de" or
+	// "pt-BR". A reset mail of a user who has none is in the language of the
+	// page where it was asked for, which follows that browser, and any other
+	// mail in English.
+	Locale string
 }
 
 // Config shapes a Service. The first four fields are required.
@@ -217,8 +221,11 @@ type Config struct {
 	// other error fails the change. Defaults to no further rule.
 	CheckPassword func(ctx context.Context, u User, password string) error
 	// Workers is how many mails Run sends at a time, 1 to 1,000. Defaults to 4.
-	// With 1 a mail waits for the one before it, so that when it arrives may
-	// tell whether that was for a user.
+	// A mail waits where all are at work, so that when it arrives may tell how
+	// many of those before it were for users. That matters where one client may
+	// ask for many addresses in the time of a few exchanges with the mail
+	// server: with one worker, or with a slow server and a PerClient that is
+	// much larger than Workers.
 	Workers int
 	// Logger gets the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password or the address of somebody

@@ -3,6 +3,7 @@ package reset_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -484,6 +485,68 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever reads the store, its journal included, finds nothing that takes an
+// account over.
+func TestNoSecretsInStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	store, err := storesqlite.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	host := newHost(ann, bob)
+	svc, _, mailbox := newService(t, host, func(c *reset.Config) { c.Store = store })
+	run(t, svc)
+	secrets := make(map[string]string)
+	secret := func(name, activation string) {
+		raw, err := base64.RawURLEncoding.DecodeString(activation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[name], secrets[name+", decoded"] = activation, string(raw)
+	}
+	for _, u := range []reset.User{ann, bob} { // one is used up, and one stays
+		id, err := svc.RequestReset(t.Context(), u.Email, reset.RequestOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := mailbox.Wait(t.Context(), u.Email)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret("answered to "+u.Name, id)
+		secret("mailed to "+u.Name, activationOf(t, m))
+	}
+	const password, refused = "canary password 7", "canary"
+	secrets["password"], secrets["hash"] = password, hashPrefix+password
+	if err := svc.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], refused); err == nil {
+		t.Error("a short password was taken")
+	}
+	if err := svc.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], password); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("files %v, %v; want the journal as well", files, err)
+	}
+	found := false
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, s := range secrets {
+			if bytes.Contains(content, []byte(s)) {
+				t.Errorf("%s holds a secret: %s", filepath.Base(file), name)
+			}
+		}
+		found = found || bytes.Contains(content, []byte(bob.Email)) // it is in the clear
+	}
+	if !found {
+		t.Error("nothing was stored")
+	}
 }
 
 // Operators are told of every event by name.

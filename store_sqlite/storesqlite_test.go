@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -503,6 +504,47 @@ func TestLocked(t *testing.T) {
 	}
 	if mails, activations := count(t, s, "reset_mails"), count(t, s, "reset_activations"); mails != 1 || activations != 1 {
 		t.Errorf("%d mails and %d activations are stored, want 1 and 1", mails, activations)
+	}
+}
+
+// Who has no deadline of its own waits 10 s for the lock.
+func TestLockedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "test.db")
+		s, other := openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{})
+		tx, err := other.DB().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		err = s.Enqueue(t.Context(), ask(1))
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "locked") || took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("Enqueue while the file is locked: %v after %v", err, took)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+			t.Errorf("Enqueue when the file is free: %v", err)
+		}
+	})
+}
+
+// SetPassword ends before the claim does, which lasts for 60 s.
+func TestDeadlineElsewhere(t *testing.T) {
+	s := openStore(t, storesqlite.Options{UsersElsewhere: true})
+	a := activation(1, "a")
+	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > 50*time.Second {
+			t.Errorf("SetPassword has until %v, %v from now", deadline, time.Until(deadline))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("Redeem: %v", err)
 	}
 }
 

@@ -1,0 +1,73 @@
+package sqlstore
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The errors of drivers, as Dialect knows them.
+type (
+	pgxError   struct{ state string }
+	pgError    struct{ state string } // of lib/pq and of bun's driver
+	mysqlError struct{ Number uint16 }
+)
+
+func (e pgxError) Error() string      { return "pgx " + e.state }
+func (e pgxError) SQLState() string   { return e.state }
+func (e pgError) Error() string       { return "pg " + e.state }
+func (e pgError) Field(k byte) string { return map[byte]string{'C': e.state}[k] }
+func (e *mysqlError) Error() string   { return fmt.Sprint("mysql ", e.Number) }
+
+func TestBusy(t *testing.T) {
+	for _, tt := range []struct {
+		dialect *Dialect
+		err     error
+		want    bool
+	}{
+		{postgres, pgxError{"40001"}, true}, // serialization failure
+		{postgres, pgxError{"40P01"}, true}, // deadlock
+		{postgres, pgError{"40001"}, true},
+		{postgres, pgxError{"23505"}, false},
+		{postgres, errors.New("40001"), false},
+		{mysql, &mysqlError{1213}, true}, // deadlock
+		{mysql, &mysqlError{1205}, true}, // lock wait timeout
+		{mysql, &mysqlError{1020}, true}, // record has changed
+		{mysql, &mysqlError{1062}, false},
+		{mysql, errors.New("1213"), false},
+		{sqlite, errors.New("database is locked (5) (SQLITE_BUSY)"), true},
+		{sqlite, errors.New("database is locked (517)"), true},
+		{sqlite, errors.New("interrupted (9)"), true}, // a moment too late, for another's context
+		{sqlite, errors.New("disk is full"), false},
+		{sqlite, nil, false},
+	} {
+		wrapped := tt.err
+		if tt.err != nil {
+			wrapped = fmt.Errorf("commit: %w", errors.Join(errors.New("other"), tt.err))
+		}
+		for _, err := range []error{tt.err, wrapped} {
+			if got := tt.dialect.Busy(err); got != tt.want {
+				t.Errorf("%s: Busy(%v) = %v", tt.dialect.name, err, got)
+			}
+		}
+	}
+}
+
+// A lost race is run again for 5 s, and other errors are not.
+func TestRetryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy, calls := pgxError{"40001"}, 0
+		began := time.Now()
+		err := postgres.Retry(t.Context(), func() error { calls++; return busy })
+		if took := time.Since(began); err != busy || calls < 100 || took < 5*time.Second || took > 6*time.Second {
+			t.Errorf("Retry returned %v after %d calls and %v", err, calls, took)
+		}
+		calls = 0
+		failure := errors.New("failure")
+		if err := postgres.Retry(t.Context(), func() error { calls++; return failure }); err != failure || calls != 1 {
+			t.Errorf("Retry returned %v after %d calls", err, calls)
+		}
+	})
+}
