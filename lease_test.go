@@ -179,6 +179,37 @@ func TestAskForNobody(t *testing.T) {
 	})
 }
 
+// Where two accounts have the address nobody gets a mail, and the operator is
+// told.
+func TestManyUsers(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.host.onFind = func(context.Context, string) error { return reset.ErrManyUsers }
+		r.begin(t)
+		r.ask(t, ann.Email)
+		if id, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{}); id != "" || err != nil {
+			t.Errorf("RequestReset returned %q, %v", id, err)
+		}
+		pass(delivered)
+		r.wantSent(t, 0)
+		r.wantEvents(t, map[string]int{"user_ambiguous": 2})
+		drained(t, r.store)
+	})
+}
+
+// A client that is refused only because others fill the limiter is an event.
+func TestLimiterFull(t *testing.T) {
+	full := limiterFunc(func(context.Context, string, time.Time) error {
+		return &reset.LimitError{RetryAfter: time.Second, Full: true}
+	})
+	inBubble(t, func(c *reset.Config) { c.PerClient = full }, func(t *testing.T, r round) {
+		if err := r.Forgot(t.Context(), ann.Email, "192.0.2.1"); !errors.Is(err, reset.ErrTooManyRequests) {
+			t.Errorf("Forgot returned %v", err)
+		}
+		r.wantEvents(t, map[string]int{"limiter_full": 1})
+		drained(t, r.store)
+	})
+}
+
 // What a database may take for the same address is another one.
 func TestLookAlikes(t *testing.T) {
 	tests := []struct{ asked, stored string }{

@@ -100,6 +100,9 @@ var (
 	ErrInvalidActivation = errors.New("reset: invalid activation")
 	// ErrNoUser is returned by Users where no account may be reset.
 	ErrNoUser = errors.New("reset: no such user")
+	// ErrManyUsers is an ErrNoUser that Users.FindByEmail returns where several
+	// accounts have the address. None of them is reset, and an event tells.
+	ErrManyUsers = fmt.Errorf("%w: several have the address", ErrNoUser)
 	// ErrNotChanged is wrapped by Users.SetPassword to say that the password is
 	// certainly as it was. It matters where the users are not in the store's
 	// database: any other error leaves the user's activations used up.
@@ -132,8 +135,9 @@ type Users interface {
 	// form: hosts keep the [CanonicalAddress] of each in a unique column and
 	// compare with that. lower(email) finds plain ASCII addresses only: SQLite
 	// lowers no other letters, and no database knows IDNA. It returns ErrNoUser
-	// where there is none, where there are several and where the account must
-	// not be reset by mail: disabled, single sign-on, administrators.
+	// where there is none and where the account must not be reset by mail:
+	// disabled, single sign-on, administrators; and ErrManyUsers where there are
+	// several.
 	FindByEmail(ctx context.Context, address string) (User, error)
 	// HashPassword returns what SetPassword is to save. It is slow on purpose
 	// and runs outside of any transaction; at most GOMAXPROCS calls run at once.
@@ -233,7 +237,7 @@ type Config struct {
 	//
 	//	INFO   mail_sent, password_changed, run_elsewhere
 	//	WARN   mail_expired, mail_undeliverable, over_cap, revoked_by_user,
-	//	       limiter_full, proxy_unknown, user_mismatch
+	//	       limiter_full, proxy_unknown, user_ambiguous, user_mismatch
 	//	ERROR  mail_failed, request_failed, limiter_failed, lease_failed,
 	//	       settle_failed, purge_failed, panic
 	Logger *slog.Logger
@@ -638,6 +642,9 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 // if it has that address: collations know more letters to be equal than we do.
 func (s *Service) findUser(ctx context.Context, address string) (User, error) {
 	user, err := s.cfg.Users.FindByEmail(ctx, address)
+	if errors.Is(err, ErrManyUsers) {
+		s.event(ctx, slog.LevelWarn, "user_ambiguous")
+	}
 	if err != nil {
 		return User{}, fmt.Errorf("reset: find user: %w", err)
 	}
