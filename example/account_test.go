@@ -50,9 +50,10 @@ func TestLoginIsLimited(t *testing.T) {
 	want(t, "somebody else", b.login("bob@example.com", demoPassword), 200, "/")
 }
 
-func TestSignUp(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestSignUp(t *testing.T) { onEachDatabase(t, testSignUp) }
+
+func testSignUp(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	b := newBrowser(t, h)
 	for _, test := range []struct {
 		name, email, password string
@@ -77,9 +78,10 @@ func TestSignUp(t *testing.T) {
 	want(t, "sessions", b.get("/sessions"), 200, "/login")
 }
 
-func TestLogOutEndsTheSession(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestLogOutEndsTheSession(t *testing.T) { onEachDatabase(t, testLogOutEndsTheSession) }
+
+func testLogOutEndsTheSession(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	b := newBrowser(t, h)
 	b.login("alice@example.com", demoPassword)
 	kept := *b
@@ -96,9 +98,10 @@ func TestLogOutEndsTheSession(t *testing.T) {
 	want(t, "the old cookie", kept.do(r), 200, "/login")
 }
 
-func TestEndOneSession(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestEndOneSession(t *testing.T) { onEachDatabase(t, testEndOneSession) }
+
+func testEndOneSession(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	alice, bob := newBrowser(t, h), newBrowser(t, h)
 	alice.login("alice@example.com", demoPassword)
 	bob.login("bob@example.com", demoPassword)
@@ -112,9 +115,10 @@ func TestEndOneSession(t *testing.T) {
 	want(t, "her own session", alice.post("/sessions/end", "session", all[0].Hash), 200, "/login")
 }
 
-func TestChangePassword(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestChangePassword(t *testing.T) { onEachDatabase(t, testChangePassword) }
+
+func testChangePassword(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	laptop, phone := newBrowser(t, h), newBrowser(t, h)
 	laptop.login("alice@example.com", demoPassword)
 	phone.login("alice@example.com", demoPassword)
@@ -167,9 +171,10 @@ func holdLogin(ctx context.Context, h *host, email string) (release func(), resu
 	}, ended
 }
 
-func TestSessionDoesNotOutliveReset(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestSessionDoesNotOutliveReset(t *testing.T) { onEachDatabase(t, testSessionDoesNotOutliveReset) }
+
+func testSessionDoesNotOutliveReset(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	hash, err := h.users.HashPassword(t.Context(), otherPassword)
 	if err != nil {
 		t.Fatal(err)
@@ -231,9 +236,10 @@ func TestSessionCookie(t *testing.T) {
 	}
 }
 
-func TestUsers(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestUsers(t *testing.T) { onEachDatabase(t, testUsers) }
+
+func testUsers(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	for _, address := range []string{"carol@example.com", "nobody@example.com", "alice@example.com "} {
 		if _, err := h.users.FindByEmail(t.Context(), address); !errors.Is(err, reset.ErrNoUser) {
 			t.Errorf("FindByEmail(%q): got %v, want %v", address, err, reset.ErrNoUser)

@@ -159,9 +159,10 @@ func (b *browser) choose(link, password string) page {
 	return b.post("/account/reset", "check", check[1], "password", password, "confirm", password)
 }
 
-func TestJourney(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestJourney(t *testing.T) { onEachDatabase(t, testJourney) }
+
+func testJourney(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	laptop, phone, stranger := newBrowser(t, h), newBrowser(t, h), newBrowser(t, h)
 	want(t, "log in", laptop.login("alice@example.com", demoPassword), 200, "/")
 	want(t, "log in again", phone.login("Alice@EXAMPLE.com", demoPassword), 200, "/")
@@ -187,10 +188,11 @@ func TestJourney(t *testing.T) {
 	want(t, "the link again", stranger.get(link), 400, "/account/reset")
 }
 
-func TestContract(t *testing.T) {
-	t.Parallel()
+func TestContract(t *testing.T) { onEachDatabase(t, testContract) }
+
+func testContract(t *testing.T, db string) {
 	key := strings.Repeat("k", minKey)
-	h, _ := start(t, "-api-key", key, "-users", "3", "-per-address", "2")
+	h, _ := start(t, "-db", db, "-api-key", key, "-users", "3", "-per-address", "2")
 	for _, test := range []struct {
 		email, key string
 		status     int
@@ -233,23 +235,23 @@ func change(t *testing.T, h *host, email, password string) {
 	}
 }
 
-func TestRestart(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "demo.db")
-	h, stop := start(t, "-db", file)
+func TestRestart(t *testing.T) { onEachDatabase(t, testRestart) }
+
+func testRestart(t *testing.T, db string) {
+	h, stop := start(t, "-db", db)
 	change(t, h, "alice@example.com", otherPassword)
 	stop()
 	if newHealth, err := http.Get(h.base + "/healthz"); err == nil {
 		t.Errorf("a stopped host answers %d", newHealth.StatusCode)
 	}
 
-	h, stop = start(t, "-db", file, "-users", "3")
+	h, stop = start(t, "-db", db, "-users", "3")
 	want(t, "old password", newBrowser(t, h).login("alice@example.com", demoPassword), 403, "/login")
 	want(t, "new password", newBrowser(t, h).login("alice@example.com", otherPassword), 200, "/")
 	change(t, h, "user0000002@example.com", otherPassword)
 	stop()
 
-	h, _ = start(t, "-db", file, "-users", "5")
+	h, _ = start(t, "-db", db, "-users", "5")
 	for email, password := range map[string]string{
 		"user0000002@example.com": otherPassword, "user0000003@example.com": demoPassword, "user0000005@example.com": demoPassword,
 	} {

@@ -15,9 +15,10 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-func TestPanels(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t)
+func TestPanels(t *testing.T) { onEachDatabase(t, testPanels) }
+
+func testPanels(t *testing.T, db string) {
+	h, _ := start(t, "-db", db)
 	if _, err := h.service.RequestReset(t.Context(), "bob@example.com", reset.RequestOptions{}); err != nil {
 		t.Fatal(err)
 	}
