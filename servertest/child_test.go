@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/failpoint"
@@ -37,7 +38,8 @@ type job struct {
 	Hit         int    // at which time
 	Child       int    // 0, 1, 2, ...
 	Users       []string
-	Activations []string // one for each user, where the role needs them
+	Activations []string  // one for each user, where the role needs them
+	Soon        time.Time // when what the first of the users has expires, where the role purges
 }
 
 // A child is the process that does a job.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -104,6 +105,49 @@ func TestOneTransaction(t *testing.T) {
 		}
 		if got := password(t, db, "a"); got != "new" {
 			t.Errorf("after the last Redeem, the password is %q", got)
+		}
+	})
+}
+
+// A host that does not return the error which has ended its transaction does
+// not get a success for half of it.
+func TestStands(t *testing.T) {
+	undo := map[string]func(ctx context.Context, tx bun.Tx){
+		postgresServer.name: func(ctx context.Context, tx bun.Tx) {
+			if _, err := tx.ExecContext(ctx, "SELECT 1/0"); err == nil {
+				t.Error("1/0 is no error")
+			}
+		},
+		mysqlServer.name: func(ctx context.Context, tx bun.Tx) { // as it does itself, for the victim of a deadlock
+			if _, err := tx.ExecContext(ctx, "ROLLBACK"); err != nil {
+				t.Errorf("ROLLBACK: %v", err)
+			}
+		},
+	}
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 2)
+		store := newStore(t, db, storebun.Options{})
+		a := activation(1, "a")
+		if err := store.Issue(t.Context(), start, a, 1, mailFor(a)); err != nil {
+			t.Fatal(err)
+		}
+		err := store.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+			tx, ok := storebun.Tx(ctx)
+			if !ok {
+				return errors.New("no transaction")
+			}
+			undo[s.name](ctx, tx)
+			return nil
+		})
+		if err == nil || errors.Is(err, reset.ErrInvalidActivation) {
+			t.Errorf("Redeem in a transaction that was undone: got error %v, want a failure", err)
+		}
+		if _, err := store.Find(t.Context(), start, a.Hash); err != nil {
+			t.Errorf("afterwards, Find: %v", err)
+		}
+		mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 9)
+		if err != nil || len(mails) != 1 || mails[0].ID != a.Request {
+			t.Errorf("afterwards, Lease: got %+v, %v, want the reset mail", mails, err)
 		}
 	})
 }

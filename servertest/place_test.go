@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,11 +75,7 @@ func newDSN(t testing.TB, s server) string {
 	if s.name == sqliteFile.name {
 		return filepath.Join(t.TempDir(), "app.db")
 	}
-	address := os.Getenv(s.env)
-	if address == "" {
-		t.Skipf("%s is not set: %s", s.env, howTo)
-	}
-	name := freshName()
+	address, name := s.address(t), freshName()
 	create, drop := "CREATE SCHEMA "+name, "DROP SCHEMA "+name
 	driver := "pgx"
 	dsn := ""
