@@ -21,7 +21,9 @@
 //
 // A host that uses database/sql takes [Tx] instead. The transaction is READ
 // COMMITTED on PostgreSQL and MySQL. On SQLite, where a host that forgets it
-// would wait for itself, SetPassword has 2 s.
+// would wait for itself, SetPassword has 2 s; for the lock a call waits as the
+// host's busy_timeout says. Package storesqlite gets it sooner where much is
+// written.
 //
 // Where the users are in another database, say so with [Options].
 package storebun

@@ -167,27 +167,29 @@ func TestOpenAtOnce(t *testing.T) {
 	const rounds, stores = 100, 4
 	dir := t.TempDir()
 	for round := range rounds {
-		path := filepath.Join(dir, fmt.Sprint(round))
-		var wg sync.WaitGroup
-		for i := range stores {
-			wg.Go(func() {
-				s, err := storesqlite.Open(path)
-				if err != nil {
-					t.Errorf("round %d: %v", round, err)
-					return
-				}
-				if err := s.Enqueue(t.Context(), ask(i)); err != nil {
-					t.Errorf("round %d: Enqueue: %v", round, err)
-				}
-				if err := s.Close(); err != nil {
-					t.Errorf("round %d: Close: %v", round, err)
-				}
-			})
-		}
-		wg.Wait()
-		if got := count(t, openPath(t, path, storesqlite.Options{}), "reset_mails"); got != stores {
-			t.Errorf("round %d: %d mails are queued, want %d", round, got, stores)
-		}
+		t.Run(fmt.Sprint(round), func(t *testing.T) { // which closes what it has opened
+			path := filepath.Join(dir, fmt.Sprint(round))
+			var wg sync.WaitGroup
+			for i := range stores {
+				wg.Go(func() {
+					s, err := storesqlite.Open(path)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := s.Enqueue(t.Context(), ask(i)); err != nil {
+						t.Errorf("Enqueue: %v", err)
+					}
+					if err := s.Close(); err != nil {
+						t.Errorf("Close: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if got := count(t, openPath(t, path, storesqlite.Options{}), "reset_mails"); got != stores {
+				t.Errorf("%d mails are queued, want %d", got, stores)
+			}
+		})
 	}
 }
 
