@@ -138,6 +138,7 @@ func freshPostgres(t *testing.T, address string, conns int) *bun.DB {
 	admin := stdlib.OpenDB(*config)
 	makeAndDrop(t, admin, "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE")
 	config.RuntimeParams["search_path"] = name
+	config.RuntimeParams["application_name"] = name // tells its connections from those of others
 	return pool(t, bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()), conns)
 }
 

@@ -240,7 +240,7 @@ func (p prompt) Enqueue(ctx context.Context, m reset.Mail) error {
 
 // drain runs the service until no mail is queued.
 func (h *host) drain(ctx context.Context, service *reset.Service) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute) // a call that a server did not answer may leave leases, of 60 s
 	defer cancel()
 	run, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)

@@ -22,10 +22,8 @@ type Dialect struct {
 	// reads no more than the index.
 	dueMails string
 	isBusy   func(error) bool // of one error, not of those that it wraps
-	// maxKeys is how many primary keys a statement that writes may list. MySQL
-	// scans small tables for several and then waits for rows of others, with
-	// its own locked: a deadlock, if they wait for those.
-	maxKeys int
+	maxKeys  int              // how many primary keys a statement that writes may list
+	innoDB   bool             // see innodb.go
 
 	// TxOptions are for BeginTx. At READ COMMITTED a transaction that has
 	// waited for a lock row sees what its predecessor has done, and MySQL locks
@@ -62,6 +60,7 @@ var (
 		dueMails:  ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`,
 		isBusy:    mysqlBusy,
 		maxKeys:   1,
+		innoDB:    true,
 		TxOptions: &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	}
 )

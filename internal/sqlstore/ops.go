@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -242,17 +243,17 @@ func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activati
 	if err := checkLive(ctx, c, now, a); err != nil {
 		return err
 	}
-	if err := removeAll(ctx, c, a.UserID); err != nil {
+	if err := s.removeAll(ctx, c, a.UserID); err != nil {
 		return err
 	}
 	return insertMail(ctx, c, notice)
 }
 
-func removeAll(ctx context.Context, c Conn, userID string) error {
-	if err := exec(ctx, c, `DELETE FROM reset_activations WHERE user_id = ?`, text(userID)); err != nil {
+func (s *Store) removeAll(ctx context.Context, c Conn, userID string) error {
+	if err := exec(ctx, c, s.dialect.deleteOf("reset_activations"), text(userID)); err != nil {
 		return err
 	}
-	return exec(ctx, c, `DELETE FROM reset_mails WHERE user_id = ? AND kind = ?`, text(userID), text(string(reset.MailReset)))
+	return exec(ctx, c, s.dialect.deleteOf("reset_mails")+` AND kind = ?`, text(userID), text(string(reset.MailReset)))
 }
 
 // claim makes the user's live activations not live and keeps others from
@@ -273,7 +274,7 @@ func (s *Store) claim(ctx context.Context, c Conn, now time.Time, a reset.Activa
 	if err := checkLive(ctx, c, now, a); err != nil {
 		return err
 	}
-	err = exec(ctx, c, `UPDATE reset_activations SET claim = ? WHERE user_id = ? AND expires > ? AND claim IS NULL`,
+	err = exec(ctx, c, `UPDATE reset_activations`+s.dialect.byUser("reset_activations")+` SET claim = ? WHERE user_id = ? AND expires > ? AND claim IS NULL`,
 		claim[:], text(a.UserID), now.UnixMilli())
 	if err != nil {
 		return err
@@ -291,11 +292,12 @@ func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, cla
 	var err error
 	switch outcome {
 	case changed:
-		if err = removeAll(ctx, c, a.UserID); err == nil {
+		if err = s.removeAll(ctx, c, a.UserID); err == nil {
 			err = insertMail(ctx, c, notice)
 		}
 	case notChanged:
-		err = exec(ctx, c, `UPDATE reset_activations SET claim = NULL WHERE user_id = ? AND claim = ?`, text(a.UserID), claim[:])
+		err = exec(ctx, c, `UPDATE reset_activations`+s.dialect.byUser("reset_activations")+` SET claim = NULL WHERE user_id = ? AND claim = ?`,
+			text(a.UserID), claim[:])
 	}
 	if err != nil {
 		return err
@@ -310,7 +312,7 @@ func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
 	if err := s.lock(ctx, c, userID, time.UnixMilli(0)); err != nil {
 		return err
 	}
-	return removeAll(ctx, c, userID)
+	return s.removeAll(ctx, c, userID)
 }
 
 func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
@@ -364,18 +366,79 @@ func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any
 // list returns a parenthesized list of n placeholders.
 func list(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
 
-// settle goes by the order of ids, so that two calls can't wait for each other.
-func settle(ctx context.Context, c Conn, done []reset.Settlement) error {
-	done = slices.SortedFunc(slices.Values(done), func(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[:]) })
-	for _, d := range done {
-		var err error
-		if d.Retry.IsZero() {
-			err = exec(ctx, c, `DELETE FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
-		} else {
-			err = exec(ctx, c, `UPDATE reset_mails SET due = ?, lease = NULL WHERE id = ? AND lease = ?`,
-				d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
+func settle(ctx context.Context, c Conn, d reset.Settlement) error {
+	if d.Retry.IsZero() {
+		return exec(ctx, c, `DELETE FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+	}
+	return exec(ctx, c, `UPDATE reset_mails SET due = ?, lease = NULL WHERE id = ? AND lease = ?`,
+		d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
+}
+
+// settleAll waits for locks of users only, which it takes in order, and for no
+// row that somebody could hold who waits for another of them.
+func (s *Store) settleAll(ctx context.Context, c Conn, done []reset.Settlement) error {
+	if !s.dialect.IsSQLite() {
+		users := make(map[string]bool)
+		for _, d := range done {
+			user, err := userOf(ctx, c, d)
+			if err != nil {
+				return err
+			}
+			users[string(user)] = true
 		}
-		if err != nil {
+		delete(users, "") // nobody's
+		for _, user := range slices.Sorted(maps.Keys(users)) {
+			if err := s.lock(ctx, c, user, time.UnixMilli(0)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range slices.SortedFunc(slices.Values(done), byMail) {
+		if err := settle(ctx, c, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func byMail(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[:]) }
+
+// userOf returns whom a mail is bound to, nil if to nobody. That changes only
+// under its lease.
+func userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
+	err = each(ctx, c, func(r *sql.Rows) error { return r.Scan(&user) },
+		`SELECT user_id FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+	return user, err
+}
+
+// A table is one whose rows expire.
+type table struct{ name, key string }
+
+const locksTable = "reset_locks"
+
+// tables is in the order in which all lock them.
+var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {"reset_mails", "id"}}
+
+// A row is one to be purged.
+type row struct{ key, user []byte }
+
+func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock string) (rows []row, err error) {
+	err = each(ctx, c, func(r *sql.Rows) error {
+		var found row
+		err := r.Scan(&found.key, &found.user)
+		rows = append(rows, found)
+		return err
+	}, `SELECT `+t.key+`, user_id FROM `+t.name+` WHERE expires <= ? ORDER BY expires LIMIT ?`+lock, now.UnixMilli(), n)
+	return rows, err
+}
+
+func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
+	for some := range slices.Chunk(rows, s.dialect.maxKeys) {
+		keys := make([]any, len(some))
+		for i := range some {
+			keys[i] = some[i].key
+		}
+		if err := exec(ctx, c, `DELETE FROM `+t.name+` WHERE `+t.key+` IN `+list(len(keys)), keys...); err != nil {
 			return err
 		}
 	}
@@ -383,32 +446,17 @@ func settle(ctx context.Context, c Conn, done []reset.Settlement) error {
 }
 
 // purge passes over rows that somebody has locked: they are being removed, or
-// will be there the next time. It begins with the mails, which are in the way
-// of those that are due.
+// will be there the next time.
 func (s *Store) purge(ctx context.Context, c Conn, now time.Time, n int) (removed int, err error) {
-	for _, table := range []struct{ name, key string }{
-		{"reset_mails", "id"},
-		{"reset_activations", "hash"},
-		{"reset_locks", "user_id"},
-	} {
-		if removed >= n {
-			break
+	for _, t := range tables {
+		rows, err := t.expired(ctx, c, now, n-removed, s.dialect.skipLocked)
+		if err == nil {
+			err = s.remove(ctx, c, t, rows)
 		}
-		var keys []any
-		err := each(ctx, c, func(r *sql.Rows) error {
-			var key []byte
-			err := r.Scan(&key)
-			keys = append(keys, key)
-			return err
-		}, `SELECT `+table.key+` FROM `+table.name+` WHERE expires <= ? ORDER BY expires LIMIT ?`+s.dialect.skipLocked,
-			now.UnixMilli(), n-removed)
 		if err != nil {
 			return 0, err
 		}
-		if err := s.execByKeys(ctx, c, `DELETE FROM `+table.name+` WHERE `+table.key+` IN `, keys); err != nil {
-			return 0, err
-		}
-		removed += len(keys)
+		removed += len(rows)
 	}
 	return removed, nil
 }

@@ -110,21 +110,26 @@ func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset
 
 // Settle implements reset.Store.
 func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
-	write := s.backend.Write
-	switch len(done) {
-	case 0:
+	switch {
+	case len(done) > 1:
+		return s.backend.Write(ctx, func(ctx context.Context, c Conn) error { return s.settleAll(ctx, c, done) })
+	case len(done) == 0:
 		return nil
-	case 1:
-		write = s.backend.WriteOne
+	case s.dialect.innoDB && done[0].Retry.IsZero():
+		return s.removeMail(ctx, done[0])
 	}
-	return write(ctx, func(ctx context.Context, c Conn) error { return settle(ctx, c, done) })
+	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return settle(ctx, c, done[0]) })
 }
 
 // Purge implements reset.Store.
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	purge := s.purge
+	if s.dialect.innoDB {
+		purge = s.purgeInnoDB
+	}
 	removed := 0
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
-		removed, err = s.purge(ctx, c, now, n)
+		removed, err = purge(ctx, c, now, n)
 		return err
 	})
 	if err != nil {
