@@ -180,7 +180,7 @@ func (c *crash) restart() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	c.h.alone(c.T)
+	c.h.settled(c.T)
 	c.nothingHalf()
 	before, queued := c.arrived(), c.queued()
 	c.passMinute()

@@ -371,7 +371,7 @@ func cutAnywhere(t *testing.T, there place) {
 				err := op.do(t.Context(), far)
 				reached := p.reached()
 				p.cut(0, false)
-				settled(t, h)
+				h.settled(t, far)
 				what := fmt.Sprintf("%s, cut at message %d, answers %v", op.name, n, answers)
 				e.check(t, what, err, stock(t, h))
 				if !reached {
@@ -385,25 +385,6 @@ func cutAnywhere(t *testing.T, there place) {
 			if cuts == 0 {
 				t.Errorf("%s: no message was cut", op.name)
 			}
-		}
-	}
-}
-
-// settled waits until the server has ended what was cut off: it locks what a
-// transaction could have locked.
-func settled(t *testing.T, h *host) {
-	t.Helper()
-	for {
-		err := h.store.Revoke(t.Context(), "nobody")
-		if err != nil {
-			t.Fatal(err)
-		}
-		query := "SELECT COUNT(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
-		if h.Kind == mysqlServer.name {
-			query = "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = DATABASE()"
-		}
-		if count(t, h.db, query) == 0 {
-			return
 		}
 	}
 }
@@ -438,7 +419,7 @@ func swallowAnywhere(t *testing.T, h *host, op operation, answers bool) {
 		what := fmt.Sprintf("%s, message %d swallowed, answers %v", op.name, 1+n, answers)
 		stockUp(t, h)
 		swallowed, err := swallow(t, h.place, op, 1+n, answers)
-		settled(t, h)
+		h.settled(t)
 		got := stock(t, h)
 		e.check(t, what, err, got)
 		if swallowed == (err == nil) {
@@ -566,9 +547,7 @@ func TestCancelAnywhere(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*300*time.Microsecond)
 						err := op.do(ctx, h)
 						cancel()
-						if h.Kind != sqliteFile.name {
-							settled(t, h)
-						}
+						h.settled(t)
 						e.check(t, fmt.Sprintf("%s, cancelled after %d × 300 µs", op.name, i), err, stock(t, h))
 					}
 				}

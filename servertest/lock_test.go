@@ -52,15 +52,14 @@ func (w *work) wait(t *testing.T, what string) {
 // blocks returns when n connections wait for locks, or the work is done.
 func (w *work) blocks(t *testing.T, s server, db *bun.DB, n int) {
 	t.Helper()
-	tick := time.NewTicker(150 * time.Millisecond) // MySQL repeats what it said until nobody has asked for 100 ms
-	defer tick.Stop()
-	for lockWaits(t, s, db) < n {
+	poll(t, func() bool {
 		select {
 		case <-w.done:
-			return
-		case <-tick.C:
+			return true
+		default:
+			return lockWaits(t, s, db) >= n
 		}
-	}
+	})
 }
 
 func revokeInTx(ctx context.Context, db *bun.DB, store *storebun.Store, user string) error {

@@ -199,20 +199,51 @@ func openHost(t testing.TB, p place) *host {
 	return h
 }
 
-// alone waits until the servers have seen that the processes which had the place
-// open, too, are dead: what those had sent by then still comes true.
-func (h *host) alone(t *testing.T) {
+// settled waits until the servers have ended what was cut off, by a cancelled
+// call, a lost connection or the death of a process: what was sent by then still
+// comes true. others have the same place open.
+func (h *host) settled(t *testing.T, others ...*host) {
 	t.Helper()
 	if h.Kind == sqliteFile.name {
 		return
 	}
-	query := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
-	if h.Kind == mysqlServer.name {
-		query = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
+	stores, users := []*bun.DB{h.db}, []*bun.DB{h.users.db}
+	for _, o := range others {
+		stores, users = append(stores, o.db), append(users, o.users.db)
 	}
-	for _, db := range []*bun.DB{h.db, h.users.db} {
-		for count(t, db, query) > db.Stats().OpenConnections {
+	awaitQuiet(t, h.Kind, stores...)
+	if h.users.db != h.db {
+		awaitQuiet(t, h.Kind, users...)
+	}
+}
+
+// awaitQuiet waits until a database has no transaction and no connections but
+// those of pools.
+func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
+	t.Helper()
+	connections := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
+	busy := connections + " AND state <> 'idle' AND pid <> pg_backend_pid()"
+	if kind == mysqlServer.name {
+		connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
+		busy = "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = DATABASE()"
+	}
+	poll(t, func() bool {
+		there := count(t, pools[0], connections)
+		for _, db := range pools {
+			there -= db.Stats().OpenConnections
 		}
+		return there <= 0 && count(t, pools[0], busy) == 0
+	})
+}
+
+// poll waits until a server says so. MySQL repeats what it said of transactions
+// until nobody has asked for 100 ms.
+func poll(t *testing.T, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(120 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		<-tick.C
 	}
 }
 
