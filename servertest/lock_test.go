@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"sync"
@@ -24,7 +25,7 @@ func lockWaits(t *testing.T, s server, db *bun.DB) int {
 	if s.name == postgresServer.name {
 		return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = current_setting('application_name')")
 	}
-	return count(t, db, "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()")
+	return transactions(t, db, "LOCK WAIT ")
 }
 
 // A work runs beside the test.
@@ -52,7 +53,7 @@ func (w *work) wait(t *testing.T, what string) {
 // blocks returns when n connections wait for locks, or the work is done.
 func (w *work) blocks(t *testing.T, s server, db *bun.DB, n int) {
 	t.Helper()
-	poll(t, func() bool {
+	poll(func() bool {
 		select {
 		case <-w.done:
 			return true
@@ -116,67 +117,124 @@ func TestRevokeMeetsSettle(t *testing.T) {
 	})
 }
 
-// A heldQuery stops a store behind a statement.
+// A Revoke meets a Settle of one mail that has its locks but for the entry of
+// one index.
+func TestRevokeMeetsSettleOfOne(t *testing.T) {
+	const others = 50 // so many that a planner goes through an index
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 6)
+		var failures failedQueries
+		store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+		for n := range others {
+			queue(t, store, 100+n, fmt.Sprint("user ", n))
+		}
+		queue(t, store, 1, "a")
+		mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), others+1)
+		if err != nil || len(mails) != others+1 {
+			t.Fatalf("Lease: %d mails, %v", len(mails), err)
+		}
+		mustExec(t, db, "UPDATE reset_mails SET due = 1 WHERE user_id = "+literal(s, "a"))
+		other, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hint, share := "", " FOR SHARE"
+		if s.name == mysqlServer.name { // the entry and no more
+			hint, share = " FORCE INDEX (reset_mails_due)", " LOCK IN SHARE MODE"
+		}
+		mustExec(t, other, "SELECT due FROM reset_mails"+hint+" WHERE due = 1"+share)
+		settle := begin(func() error {
+			return store.Settle(t.Context(), []reset.Settlement{{Mail: id(1), Lease: mails[0].Lease}})
+		})
+		settle.blocks(t, s, db, 1)
+		revoke := begin(func() error { return revokeInTx(t.Context(), db.WithQueryHook(&failures), store, "a") })
+		revoke.blocks(t, s, db, 2)
+		if err := other.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		settle.wait(t, "Settle")
+		revoke.wait(t, "Revoke")
+		if got := failures.Load(); got != 0 {
+			t.Errorf("%d statements failed", got)
+		}
+		if got := count(t, db, "SELECT COUNT(*) FROM reset_mails"); got != others {
+			t.Errorf("%d mails are left, want %d", got, others)
+		}
+	})
+}
+
+// A heldQuery stops a store behind the first statement that has all the words.
 type heldQuery struct {
-	text          string
+	words         []string
 	once          *sync.Once
 	held, release chan struct{}
 }
 
-func holdQuery(text string) heldQuery {
-	return heldQuery{text, new(sync.Once), make(chan struct{}), make(chan struct{})}
+func holdQuery(words ...string) heldQuery {
+	return heldQuery{words, new(sync.Once), make(chan struct{}), make(chan struct{})}
 }
 
 func (heldQuery) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
 
 func (h heldQuery) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if strings.Contains(e.Query, h.text) {
-		h.once.Do(func() {
-			close(h.held)
-			<-h.release
-		})
+	for _, word := range h.words {
+		if !strings.Contains(e.Query, word) {
+			return
+		}
+	}
+	h.once.Do(func() {
+		close(h.held)
+		<-h.release
+	})
+}
+
+// A Revoke meets a Purge that has just read what has expired, or locked one of
+// the rows.
+func TestRevokeMeetsPurge(t *testing.T) {
+	for _, table := range []string{"reset_activations", "reset_mails"} {
+		for _, words := range [][]string{{"FROM " + table + " WHERE expires <="}, {"FROM " + table, "expires <=", "SKIP LOCKED"}} {
+			t.Run(table+"/"+words[len(words)-1], func(t *testing.T) {
+				onEach(t, func(t *testing.T, s server) { revokeMeetsPurge(t, s, table, holdQuery(words...)) })
+			})
+		}
 	}
 }
 
-// A Revoke meets a Purge that has just read what has expired.
-func TestRevokeMeetsPurge(t *testing.T) {
-	for _, table := range []string{"reset_activations", "reset_mails"} {
-		t.Run(table, func(t *testing.T) {
-			onEach(t, func(t *testing.T, s server) {
-				db := s.open(t, 6)
-				var failures failedQueries
-				hook := holdQuery("FROM " + table + " WHERE expires <=")
-				store := newStore(t, db.WithQueryHook(&failures).WithQueryHook(hook), storebun.Options{})
-				const expired, others = 3, 50 // so many that a planner goes through an index
-				for n := range expired + others {
-					a := activation(n, "a")
-					if n >= expired {
-						a.UserID, a.Expires = fmt.Sprint("user ", n), start.Add(3*time.Hour)
-					}
-					if err := store.Issue(t.Context(), start, a, 9, mailFor(a)); err != nil {
-						t.Fatal(err)
-					}
-				}
-				purge := begin(func() error {
-					_, err := store.Purge(t.Context(), start.Add(2*time.Hour), 1000)
-					return err
-				})
-				<-hook.held
-				revoke := begin(func() error { return revokeInTx(t.Context(), db, store, "a") })
-				revoke.blocks(t, s, db, 1)
-				close(hook.release)
-				purge.wait(t, "Purge")
-				revoke.wait(t, "Revoke")
-				if got := failures.Load(); got != 0 {
-					t.Errorf("%d statements failed", got)
-				}
-				for _, table := range []string{"reset_activations", "reset_mails"} {
-					if got := count(t, db, "SELECT COUNT(*) FROM "+table); got != others {
-						t.Errorf("%d rows are left in %s, want %d", got, table, others)
-					}
-				}
-			})
-		})
+func revokeMeetsPurge(t *testing.T, s server, table string, hook heldQuery) {
+	const expired, others = 3, 50 // so many that a planner goes through an index
+	db := s.open(t, 6)
+	var failures failedQueries
+	store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+	for n := range expired + others {
+		a := activation(n, "a")
+		if n >= expired {
+			a.UserID, a.Expires = fmt.Sprint("user ", n), start.Add(3*time.Hour)
+		}
+		if table == "reset_mails" {
+			if err := store.Enqueue(t.Context(), *mailFor(a)); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := store.Issue(t.Context(), start, a, 9, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustExec(t, db, "DELETE FROM reset_locks") // or the Revoke would wait for the user's
+	purging := newStore(t, db.WithQueryHook(&failures).WithQueryHook(hook), storebun.Options{})
+	purge := begin(func() error {
+		_, err := purging.Purge(t.Context(), start.Add(2*time.Hour), 1000)
+		return err
+	})
+	<-hook.held
+	revoke := begin(func() error { return revokeInTx(t.Context(), db.WithQueryHook(&failures), store, "a") })
+	revoke.blocks(t, s, db, 1)
+	close(hook.release)
+	purge.wait(t, "Purge")
+	revoke.wait(t, "Revoke")
+	if got := failures.Load(); got != 0 {
+		t.Errorf("%d statements failed", got)
+	}
+	if got := count(t, db, "SELECT COUNT(*) FROM "+table); got != others {
+		t.Errorf("%d rows are left, want %d", got, others)
 	}
 }
 
@@ -195,9 +253,18 @@ func TestUsersDoNotWait(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			err := db.RunInTx(ctx, nil, func(_ context.Context, tx bun.Tx) error {
+			readCommitted := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+			err := db.RunInTx(ctx, readCommitted, func(_ context.Context, tx bun.Tx) error {
 				if err := store.Revoke(storebun.WithTx(ctx, tx), "a"); err != nil {
 					t.Errorf("Revoke of a: %v", err)
+				}
+				if err := store.Enqueue(ctx, ask(60)); err != nil {
+					t.Errorf("Enqueue: %v", err)
+				}
+				for i, user := range []string{"_", "aa", "c"} { // beside a in the index
+					if err := store.Issue(ctx, start, activation(70+i, user), 9, nil); err != nil {
+						t.Errorf("Issue for %s: %v", user, err)
+					}
 				}
 				if err := store.Redeem(ctx, start, activation(1, "b"), notice(100, "b"), func(context.Context) error { return nil }); err != nil {
 					t.Errorf("users elsewhere: %v: Redeem for b: %v", elsewhere, err)
@@ -255,4 +322,104 @@ func TestPurgePassesOver(t *testing.T) {
 		}
 		purge(1000, 3)
 	})
+}
+
+// What another Purge has removed makes no room for more than n.
+func TestPurgeMeetsPurge(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 6)
+		store := newStore(t, db, storebun.Options{})
+		for n := range 10 {
+			a := activation(n, fmt.Sprint("user ", n))
+			a.Expires = start.Add(time.Duration(n) * time.Second)
+			if err := store.Issue(t.Context(), start.Add(-time.Second), a, 9, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustExec(t, db, "DELETE FROM reset_locks")
+		hook := holdQuery("FROM reset_activations WHERE expires <=")
+		slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
+		removed := 0
+		purge := begin(func() (err error) {
+			removed, err = slow.Purge(t.Context(), start.Add(time.Hour), 3)
+			return err
+		})
+		<-hook.held
+		meanwhile, err := store.Purge(t.Context(), start.Add(time.Hour), 3)
+		if err != nil {
+			t.Error(err)
+		}
+		close(hook.release)
+		purge.wait(t, "Purge")
+		left := count(t, db, "SELECT COUNT(*) FROM reset_activations")
+		if removed != 3 || meanwhile != 3 || left != 4 {
+			t.Errorf("Purge(3) removed %d, and meanwhile %d, %d of 10 are left", removed, meanwhile, left)
+		}
+	})
+}
+
+// Purge does not remove the lock of a user who is claimed after it was listed.
+func TestPurgeMeetsClaim(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 6)
+		store := newStore(t, db, storebun.Options{UsersElsewhere: true})
+		a := activation(1, "a")
+		if err := store.Issue(t.Context(), start, a, 9, nil); err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, db, "UPDATE reset_locks SET expires = 1")
+		hook := holdQuery("FROM reset_locks WHERE expires <=")
+		slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
+		purge := begin(func() error {
+			_, err := slow.Purge(t.Context(), start, 9)
+			return err
+		})
+		<-hook.held
+		release := sync.OnceFunc(func() {
+			close(hook.release)
+			purge.wait(t, "Purge")
+		})
+		if s.name == postgresServer.name { // where it has locked what it lists
+			release()
+		}
+		err := store.Redeem(t.Context(), start, a, notice(2, "a"), func(context.Context) error {
+			release()
+			if got := count(t, db, "SELECT COUNT(*) FROM reset_locks"); got != 1 {
+				t.Errorf("%d users are locked while one is claimed", got)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A Settle that looks up whose mail it is leaves the mail alone that somebody
+// else leases before it is removed.
+func TestSettleMeetsLease(t *testing.T) {
+	s := mysqlServer // elsewhere it is one statement
+	s.address(t)
+	db := s.open(t, 4)
+	store := newStore(t, db, storebun.Options{})
+	queue(t, store, 1, "a")
+	mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 1)
+	if err != nil || len(mails) != 1 {
+		t.Fatalf("Lease: %d mails, %v", len(mails), err)
+	}
+	hook := holdQuery("SELECT user_id FROM reset_mails WHERE id")
+	slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
+	settle := begin(func() error {
+		return slow.Settle(t.Context(), []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease}})
+	})
+	<-hook.held
+	again, err := store.Lease(t.Context(), start.Add(2*time.Minute), start.Add(3*time.Minute), 1)
+	close(hook.release)
+	if err != nil || len(again) != 1 {
+		t.Errorf("Lease: %d mails, %v", len(again), err)
+	}
+	settle.wait(t, "Settle")
+	if got := count(t, db, "SELECT COUNT(*) FROM reset_mails"); got != 1 {
+		t.Errorf("%d mails are left, want 1", got)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -222,25 +223,48 @@ func (h *host) settled(t *testing.T, others ...*host) {
 func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
 	t.Helper()
 	connections := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
-	busy := connections + " AND state <> 'idle' AND pid <> pg_backend_pid()"
+	busy := func() int { return count(t, pools[0], connections+" AND state <> 'idle' AND pid <> pg_backend_pid()") }
 	if kind == mysqlServer.name {
 		connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
-		busy = "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = DATABASE()"
+		busy = func() int { return transactions(t, pools[0], ", ACTIVE ") }
 	}
-	poll(t, func() bool {
+	poll(func() bool {
 		there := count(t, pools[0], connections)
 		for _, db := range pools {
 			there -= db.Stats().OpenConnections
 		}
-		return there <= 0 && count(t, pools[0], busy) == 0
+		return there <= 0 && busy() == 0
 	})
 }
 
-// poll waits until a server says so. MySQL repeats what it said of transactions
-// until nobody has asked for 100 ms.
-func poll(t *testing.T, done func() bool) {
+// transactions counts those of InnoDB in a database of which the server says
+// something. information_schema.innodb_trx would not do: it repeats itself until
+// nobody has asked for 100 ms.
+func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 	t.Helper()
-	tick := time.NewTicker(120 * time.Millisecond)
+	var kind, name, status, ids string
+	if err := db.QueryRowContext(t.Context(), "SHOW ENGINE INNODB STATUS").Scan(&kind, &name, &status); err != nil {
+		t.Fatal(err)
+	}
+	err := db.QueryRowContext(t.Context(), "SELECT CONCAT(',', GROUP_CONCAT(id), ',') FROM information_schema.processlist WHERE db = DATABASE()").Scan(&ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(status, "LIST OF TRANSACTIONS FOR EACH SESSION")
+	for _, text := range strings.Split(list, "---TRANSACTION ")[1:] {
+		thread := threadID.FindStringSubmatch(text)
+		if thread != nil && strings.Contains(ids, ","+thread[1]+",") && strings.Contains(text, something) {
+			n++
+		}
+	}
+	return n
+}
+
+var threadID = regexp.MustCompile(`(?:MySQL|MariaDB) thread id (\d+)`)
+
+// poll waits until a server says so.
+func poll(done func() bool) {
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
 		<-tick.C

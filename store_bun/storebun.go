@@ -142,9 +142,10 @@ func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom(ctx) 
 // WithTx returns a context with which reset.Service.Revoke joins tx, a
 // transaction of the host on the store's database: what is revoked is revoked
 // when tx is committed. If Revoke fails, tx must be rolled back. Call it before
-// the user's row is written: a reset takes its locks in that order. As any
-// transaction, tx may be the one that a server undoes to end a deadlock; only
-// the host can run it again.
+// the user's row is written: a reset takes its locks in that order. On MySQL tx
+// should be READ COMMITTED: at REPEATABLE READ, its default, requests of other
+// users may wait until tx is over. As any transaction, tx may be the one that a
+// server undoes to end a deadlock; only the host can run it again.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context { return sqlstore.WithTx(ctx, tx) }
 
 // A backend uses the pool of the host.

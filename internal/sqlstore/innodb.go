@@ -19,8 +19,8 @@ import (
 //   - Statements about a user's rows go through the index of users, by a hint. A
 //     planner would rather scan a table that is small, and wait for the rows of
 //     other users.
-//   - What else removes a user's rows comes through that index as well, in its
-//     order.
+//   - Who removes rows of users and has not locked the users comes through that
+//     index as well, in its order.
 //
 // SKIP LOCKED alone would not do: MariaDB lines up for a lock before it passes
 // over it, and may meanwhile be found in a circle.
@@ -42,18 +42,13 @@ func (d *Dialect) deleteOf(table string) string {
 	return from + " WHERE user_id = ?"
 }
 
-// removeMail is Settle for one mail that is done with. It holds nothing while it
-// waits.
+// removeMail is Settle for one mail that is done with.
 func (s *Store) removeMail(ctx context.Context, d reset.Settlement) error {
-	var user []byte
-	err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
-		user, err = userOf(ctx, c, d)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error {
+	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
+		user, err := userOf(ctx, c, d)
+		if err != nil {
+			return err
+		}
 		if user == nil {
 			return settle(ctx, c, d)
 		}
@@ -64,13 +59,19 @@ func (s *Store) removeMail(ctx context.Context, d reset.Settlement) error {
 // purgeInnoDB is purge.
 func (s *Store) purgeInnoDB(ctx context.Context, c Conn, now time.Time, n int) (removed int, err error) {
 	for _, t := range tables {
-		for locked, more := 0, true; more && removed < n; {
-			limit := n - removed + locked
-			found, err := t.expired(ctx, c, now, limit, "")
+		passed := make(map[string]bool) // the keys of rows that others had locked
+		for more := true; more && removed < n; {
+			limit := n - removed + len(passed)
+			rows, err := t.expired(ctx, c, now, limit, "")
 			if err != nil {
 				return 0, err
 			}
-			free, err := s.lockRows(ctx, c, now, t, found)
+			more = len(rows) == limit
+			rows = slices.DeleteFunc(rows, func(r row) bool { return passed[string(r.key)] })
+			if len(rows) > n-removed { // some that were passed over are gone
+				rows, more = rows[:n-removed], true
+			}
+			free, err := s.lockRows(ctx, c, now, t, rows, passed)
 			if err == nil {
 				err = s.remove(ctx, c, t, free)
 			}
@@ -78,15 +79,14 @@ func (s *Store) purgeInnoDB(ctx context.Context, c Conn, now time.Time, n int) (
 				return 0, err
 			}
 			removed += len(free)
-			locked = len(found) - len(free)
-			more = len(found) == limit
 		}
 	}
 	return removed, nil
 }
 
-// lockRows returns those that nobody else has locked, or changed meanwhile.
-func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, rows []row) (free []row, err error) {
+// lockRows returns the rows that nobody else has locked, or changed meanwhile,
+// and adds the keys of the others to passed.
+func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, rows []row, passed map[string]bool) (free []row, err error) {
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(bytes.Compare(a.user, b.user), bytes.Compare(a.key, b.key)) })
 	for _, r := range rows {
 		from, where, args := t.name, ` WHERE expires <= ? AND `+t.key+` = ?`, []any{now.UnixMilli(), r.key}
@@ -99,6 +99,8 @@ func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, ro
 		}
 		if locked {
 			free = append(free, r)
+		} else {
+			passed[string(r.key)] = true
 		}
 	}
 	return free, nil

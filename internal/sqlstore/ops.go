@@ -374,8 +374,8 @@ func settle(ctx context.Context, c Conn, d reset.Settlement) error {
 		d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
 }
 
-// settleAll waits for locks of users only, which it takes in order, and for no
-// row that somebody could hold who waits for another of them.
+// settleAll locks the users first, in order, so that nobody who removes what they
+// have holds one of the mails and waits for another.
 func (s *Store) settleAll(ctx context.Context, c Conn, done []reset.Settlement) error {
 	if !s.dialect.IsSQLite() {
 		users := make(map[string]bool)
@@ -416,7 +416,7 @@ type table struct{ name, key string }
 
 const locksTable = "reset_locks"
 
-// tables is in the order in which all lock them.
+// tables is in the order in which Revoke locks them.
 var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {"reset_mails", "id"}}
 
 // A row is one to be purged.

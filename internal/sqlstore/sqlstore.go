@@ -123,6 +123,9 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 
 // Purge implements reset.Store.
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	if n < 1 {
+		return 0, nil
+	}
 	purge := s.purge
 	if s.dialect.innoDB {
 		purge = s.purgeInnoDB
