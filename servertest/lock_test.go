@@ -423,3 +423,38 @@ func TestSettleMeetsLease(t *testing.T) {
 		t.Errorf("%d mails are left, want 1", got)
 	}
 }
+
+// A Settle that waits for a Redeem of the same user, in one of the mails that
+// are removed, is not in the way of its notice.
+func TestSettleMeetsRedeem(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 6)
+		var failures failedQueries
+		store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+		a := activation(100, "a")
+		if err := store.Issue(t.Context(), start, a, 9, mailFor(a)); err != nil {
+			t.Fatal(err)
+		}
+		mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 1)
+		if err != nil || len(mails) != 1 {
+			t.Fatalf("Lease: %d mails, %v", len(mails), err)
+		}
+		hook := holdQuery("DELETE", "reset_mails", "user_id", "kind")
+		redeeming := newStore(t, db.WithQueryHook(&failures).WithQueryHook(hook), storebun.Options{})
+		redeem := begin(func() error {
+			// The notice is before the mail in the index of users.
+			return redeeming.Redeem(t.Context(), start, a, notice(50, "a"), func(context.Context) error { return nil })
+		})
+		<-hook.held
+		settle := begin(func() error {
+			return store.Settle(t.Context(), []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease}})
+		})
+		settle.blocks(t, s, db, 1)
+		close(hook.release)
+		redeem.wait(t, "Redeem")
+		settle.wait(t, "Settle")
+		if got := failures.Load(); got != 0 {
+			t.Errorf("%d statements failed", got)
+		}
+	})
+}
