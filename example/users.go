@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/gopassreset/reset"
 	storebun "github.com/gopassreset/reset/store_bun"
@@ -188,7 +189,11 @@ func (u *users) changePassword(ctx context.Context, s session, old, password str
 	if err != nil {
 		return err
 	}
-	return u.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	options := &sql.TxOptions{Isolation: sql.LevelReadCommitted} // at which MySQL locks nothing of other users
+	if u.db.Dialect().Name() == dialect.SQLite {
+		options = nil // it has one level
+	}
+	return u.db.RunInTx(ctx, options, func(ctx context.Context, tx bun.Tx) error {
 		// First, for that is the order in which a reset takes its locks.
 		if err := revoke(storebun.WithTx(ctx, tx), found.ID); err != nil {
 			return err

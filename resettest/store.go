@@ -19,6 +19,10 @@ import (
 // be empty and of no use to anybody else. Whether the store is shut down
 // afterwards is for open to arrange, with t.Cleanup.
 //
+// It looks at what a cancelled call has done as soon as the call returns. A
+// store whose server may still be at it by then is to be wrapped in one that
+// waits for that.
+//
 // What only a second handle, a query or a crash could show is left to the
 // tests of the store: that its promises hold between processes, that they
 // survive a restart, that apply is inside of the transaction.
