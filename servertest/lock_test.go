@@ -16,8 +16,9 @@ import (
 )
 
 // The host's transactions are not the store's to run again. These tests let one
-// that revokes meet the store's own work where they could lock each other out,
-// at the server's default isolation level, and count what fails.
+// that revokes, at the server's default isolation level unless it is said, meet
+// the store's own work where they could lock each other out, and count what
+// fails.
 
 // lockWaits returns how many connections to a test's database wait for a lock.
 func lockWaits(t *testing.T, s server, db *bun.DB) int {
@@ -53,7 +54,7 @@ func (w *work) wait(t *testing.T, what string) {
 // blocks returns when n connections wait for locks, or the work is done.
 func (w *work) blocks(t *testing.T, s server, db *bun.DB, n int) {
 	t.Helper()
-	poll(func() bool {
+	poll(t, func() bool {
 		select {
 		case <-w.done:
 			return true
@@ -283,20 +284,27 @@ func TestUsersDoNotWait(t *testing.T) {
 	})
 }
 
+// expireInTurn issues activations for as many users, which expire one after the
+// other, and leaves no locks to be purged.
+func expireInTurn(t *testing.T, db *bun.DB, store *storebun.Store, users int) {
+	t.Helper()
+	for n := range users {
+		a := activation(n, fmt.Sprint("user ", n))
+		a.Expires = start.Add(time.Duration(n) * time.Second)
+		if err := store.Issue(t.Context(), start.Add(-time.Second), a, 9, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustExec(t, db, "DELETE FROM reset_locks")
+}
+
 // Purge passes over what others have locked, and removes as much as it can of
 // the rest.
 func TestPurgePassesOver(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 6)
 		store := newStore(t, db, storebun.Options{})
-		for n := range 6 {
-			a := activation(n, fmt.Sprint("user ", n))
-			a.Expires = start.Add(time.Duration(n) * time.Second)
-			if err := store.Issue(t.Context(), start.Add(-time.Second), a, 9, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mustExec(t, db, "DELETE FROM reset_locks")
+		expireInTurn(t, db, store, 6)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		purge := func(n, want int) {
@@ -329,14 +337,7 @@ func TestPurgeMeetsPurge(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 6)
 		store := newStore(t, db, storebun.Options{})
-		for n := range 10 {
-			a := activation(n, fmt.Sprint("user ", n))
-			a.Expires = start.Add(time.Duration(n) * time.Second)
-			if err := store.Issue(t.Context(), start.Add(-time.Second), a, 9, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mustExec(t, db, "DELETE FROM reset_locks")
+		expireInTurn(t, db, store, 10)
 		hook := holdQuery("FROM reset_activations WHERE expires <=")
 		slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 		removed := 0

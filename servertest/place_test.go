@@ -228,7 +228,7 @@ func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
 		connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
 		busy = func() int { return transactions(t, pools[0], ", ACTIVE ") }
 	}
-	poll(func() bool {
+	poll(t, func() bool {
 		there := count(t, pools[0], connections)
 		for _, db := range pools {
 			there -= db.Stats().OpenConnections
@@ -262,12 +262,15 @@ func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 
 var threadID = regexp.MustCompile(`(?:MySQL|MariaDB) thread id (\d+)`)
 
-// poll waits until a server says so.
-func poll(done func() bool) {
+// poll waits until a server says so, for at most 2 minutes.
+func poll(t *testing.T, done func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for !done() {
-		<-tick.C
+	for late := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
+		if time.Now().After(late) {
+			t.Fatal("the server does not come to rest, or to the wait that the test is about")
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -275,18 +274,6 @@ func TestDeadlockIsRetried(t *testing.T) {
 	})
 }
 
-// A heldLease stops a Lease where it has read and locked what it takes.
-type heldLease struct{ held, release chan struct{} }
-
-func (heldLease) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context { return ctx }
-
-func (h heldLease) AfterQuery(_ context.Context, e *bun.QueryEvent) {
-	if strings.Contains(e.Query, "LIMIT 4 FOR UPDATE") {
-		close(h.held)
-		<-h.release
-	}
-}
-
 // While one process leases, another finds what the first does not take. A
 // server that reads through another index may lock all that is due.
 func TestLeaseHidesNothing(t *testing.T) {
@@ -310,7 +297,7 @@ func TestLeaseHidesNothing(t *testing.T) {
 			add(rows.later, now.Add(10*time.Minute), now.Add(time.Hour))
 			add(rows.expired, now.Add(-2*time.Hour), now.Add(-time.Hour))
 
-			hook := heldLease{make(chan struct{}), make(chan struct{})}
+			hook := holdQuery("LIMIT 4 FOR UPDATE")
 			slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 			first := make(chan int)
 			go func() {

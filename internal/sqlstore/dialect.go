@@ -22,8 +22,11 @@ type Dialect struct {
 	// reads no more than the index.
 	dueMails string
 	isBusy   func(error) bool // of one error, not of those that it wraps
-	maxKeys  int              // how many primary keys a statement that writes may list
 	innoDB   bool             // see innodb.go
+	// maxKeys is how many primary keys a statement that writes may list. MySQL
+	// scans small tables for several and then waits for rows of others, with
+	// its own locked.
+	maxKeys int
 
 	// TxOptions are for BeginTx. At READ COMMITTED a transaction that has
 	// waited for a lock row sees what its predecessor has done, and MySQL locks

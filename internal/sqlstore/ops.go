@@ -433,16 +433,11 @@ func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock s
 }
 
 func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
-	for some := range slices.Chunk(rows, s.dialect.maxKeys) {
-		keys := make([]any, len(some))
-		for i := range some {
-			keys[i] = some[i].key
-		}
-		if err := exec(ctx, c, `DELETE FROM `+t.name+` WHERE `+t.key+` IN `+list(len(keys)), keys...); err != nil {
-			return err
-		}
+	keys := make([]any, len(rows))
+	for i, r := range rows {
+		keys[i] = r.key
 	}
-	return nil
+	return s.execByKeys(ctx, c, `DELETE FROM `+t.name+` WHERE `+t.key+` IN `, keys)
 }
 
 // purge passes over rows that somebody has locked: they are being removed, or
