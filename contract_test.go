@@ -173,7 +173,7 @@ func TestContract(t *testing.T) {
 	}
 	wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 400, badRequestBody)
 	if got := f.queued(); got != 1 {
-		t.Errorf("%d mails are queued, want only the notice", got)
+		t.Errorf("%d mails are queued, want only the notification", got)
 	}
 }
 
@@ -1030,7 +1030,7 @@ func TestContractLimiterFails(t *testing.T) {
 				start := time.Now()
 				wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 200, okBody)
 				if took := time.Since(start); took > 0 {
-					t.Errorf("fulfilment took %v", took)
+					t.Errorf("redemption took %v", took)
 				}
 				<-time.After(5 * time.Second) // lets the deaf one end
 			})
@@ -1152,7 +1152,7 @@ func TestContractFaults(t *testing.T) {
 		{"FindByEmail", resetPath, func(h *host, on *bool, _ *reset.Config) {
 			h.onFind = func(context.Context, string) error { return failing(on) }
 		}},
-		{"FindByEmail of a fulfilment", newPath, func(h *host, on *bool, _ *reset.Config) {
+		{"FindByEmail of a redemption", newPath, func(h *host, on *bool, _ *reset.Config) {
 			h.onFind = func(context.Context, string) error { return failing(on) }
 		}},
 		{"HashPassword", newPath, func(h *host, on *bool, _ *reset.Config) {

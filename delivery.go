@@ -160,14 +160,14 @@ func jitter(t time.Duration) time.Duration {
 
 // group makes one job of the asks for one address, and one of any other mail.
 func group(mails []Mail) (jobs [][]Mail) {
-	asks := make(map[string]int)
+	public := make(map[string]int)
 	for _, m := range mails {
 		if m.Kind == MailReset && m.UserID == "" {
-			if i, ok := asks[m.Email]; ok {
+			if i, ok := public[m.Email]; ok {
 				jobs[i] = append(jobs[i], m)
 				continue
 			}
-			asks[m.Email] = len(jobs)
+			public[m.Email] = len(jobs)
 		}
 		jobs = append(jobs, []Mail{m})
 	}
@@ -190,8 +190,8 @@ func (d *delivery) work(ctx context.Context, job []Mail) {
 		d.settle(ctx, freed(job, time.Now()))
 		return
 	}
-	if job[0].Kind == MailNotice {
-		d.deliverNotice(ctx, job[0])
+	if job[0].Kind == MailNotification {
+		d.deliverNotification(ctx, job[0])
 		return
 	}
 	d.deliverReset(ctx, job)
@@ -306,9 +306,9 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error
 	return activation, nil
 }
 
-func (d *delivery) deliverNotice(ctx context.Context, m Mail) {
+func (d *delivery) deliverNotification(ctx context.Context, m Mail) {
 	d.exchange(ctx, m, Message{
-		ID: m.ID.String(), Kind: MailNotice, To: m.Email, Name: m.Name, Locale: m.Locale,
+		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: m.Name, Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
 	})
 }

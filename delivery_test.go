@@ -77,7 +77,7 @@ func (r round) request(t *testing.T, email string) string {
 	return id
 }
 
-func (r round) ask(t *testing.T, email string) {
+func (r round) forgot(t *testing.T, email string) {
 	t.Helper()
 	if err := r.Forgot(t.Context(), email, "192.0.2.1"); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestDeliveryAttemptsStayValid(t *testing.T) {
 			}
 			return nil
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		run(t, r.Service)
 		pass(10 * time.Minute)
 		sent := r.post.messages()
@@ -151,7 +151,7 @@ func TestDeliveryAttemptsStayValid(t *testing.T) {
 }
 
 func TestDeliveryGivesUp(t *testing.T) {
-	for _, kind := range []string{"reset", "notice"} {
+	for _, kind := range []string{"reset", "notification"} {
 		t.Run(kind, func(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, r round) {
 				r.post.do = func(_ context.Context, _ int, m reset.Message) error {
@@ -181,9 +181,9 @@ func TestDeliveryGivesUp(t *testing.T) {
 
 func TestDeliveryTo(t *testing.T) {
 	for _, tt := range []struct {
-		name, ask string
-		answer    reset.User // of FindByEmail, whatever it is asked
-		to        string     // "" for no mail
+		name, asked string
+		answer      reset.User // of FindByEmail, whatever it is asked
+		to          string     // "" for no mail
 	}{
 		{"stored address", "ANN@example.com", reset.User{ID: "1", Email: "Ann@Example.COM"}, "Ann@Example.COM"},
 		{"dotless i", "mıke@example.com", reset.User{ID: "1", Email: "mike@example.com"}, ""},
@@ -195,7 +195,7 @@ func TestDeliveryTo(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(c *reset.Config) { c.Users = answerer{c.Users, tt.answer} }, func(t *testing.T, r round) {
-				r.ask(t, tt.ask)
+				r.forgot(t, tt.asked)
 				run(t, r.Service)
 				pass(2 * time.Hour)
 				var to []string
@@ -206,7 +206,7 @@ func TestDeliveryTo(t *testing.T) {
 					t.Errorf("mail to %q; want %q", got, tt.to)
 				}
 				drained(t, r.store)
-				if tt.to == "" && strings.Contains(r.events.String(), tt.ask) {
+				if tt.to == "" && strings.Contains(r.events.String(), tt.asked) {
 					t.Errorf("the log names an address without account:\n%v", r.events)
 				}
 			})
@@ -227,12 +227,12 @@ func (a answerer) FindByEmail(context.Context, string) (reset.User, error) {
 	return a.user, nil
 }
 
-func TestDeliveryMergesAsks(t *testing.T) {
+func TestDeliveryMergesPublicRequests(t *testing.T) {
 	inBubble(t, func(c *reset.Config) { c.Workers = 10 }, func(t *testing.T, r round) {
 		for range 3 {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 		}
-		r.ask(t, bob.Email)
+		r.forgot(t, bob.Email)
 		pass(3 * time.Second) // all are due when Run begins
 		run(t, r.Service)
 		pass(time.Minute)
@@ -254,7 +254,7 @@ func TestDeliveryOverCap(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		run(t, r.Service)
 		pass(time.Minute)
 		if n := len(r.post.messages()); n != 0 {
@@ -267,7 +267,7 @@ func TestDeliveryOverCap(t *testing.T) {
 	})
 }
 
-func TestDeliveryNotice(t *testing.T) {
+func TestDeliveryNotification(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		id, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true})
 		if err != nil {
@@ -286,14 +286,14 @@ func TestDeliveryNotice(t *testing.T) {
 		run(t, r.Service)
 		pass(time.Minute)
 		sent := r.post.messages()
-		if len(sent) != 1 || sent[0].Kind != reset.MailNotice || sent[0].To != ann.Email || sent[0].Name != ann.Name || sent[0].Locale != ann.Locale {
-			t.Fatalf("sent %+v; want one notice to the address of the change", sent)
+		if len(sent) != 1 || sent[0].Kind != reset.MailNotification || sent[0].To != ann.Email || sent[0].Name != ann.Name || sent[0].Locale != ann.Locale {
+			t.Fatalf("sent %+v; want one notification to the address of the change", sent)
 		}
 		if sent[0].Link != baseURL+"/forgot" || sent[0].RevokeLink != "" || strings.Contains(sent[0].Text+sent[0].HTML, "activation=") {
-			t.Error("the notice carries a credential")
+			t.Error("the notification carries a credential")
 		}
 		if after, _, _ := r.host.calls(); after != finds {
-			t.Error("the notice took a lookup")
+			t.Error("the notification took a lookup")
 		}
 	})
 }
@@ -304,7 +304,7 @@ func TestDeliveryOnce(t *testing.T) {
 		for i := range 200 {
 			u := reset.User{ID: fmt.Sprint(1000 + i), Email: fmt.Sprintf("user%d@example.com", i)}
 			r.host.put(u)
-			r.ask(t, u.Email)
+			r.forgot(t, u.Email)
 			want[u.Email] = true
 		}
 		for range 3 {
@@ -318,7 +318,7 @@ func TestDeliveryOnce(t *testing.T) {
 			delete(want, m.To)
 		}
 		if len(want) > 0 {
-			t.Errorf("%d asks got no mail", len(want))
+			t.Errorf("%d public requests got no mail", len(want))
 		}
 	})
 }
@@ -389,7 +389,7 @@ func TestDeliveryLostLease(t *testing.T) {
 			}
 			return nil
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		stop := run(t, r.Service)
 		pass(70 * time.Second)
 		stop()
@@ -412,7 +412,7 @@ func TestDeliveryPanics(t *testing.T) {
 			once.Do(func() { panic("users") })
 			return nil
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		run(t, r.Service)
 		pass(2 * time.Minute)
 		if n := len(r.post.messages()); n != 2 {
@@ -440,7 +440,7 @@ func TestDeliveryStoreFaults(t *testing.T) {
 		return nil
 	}}
 	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		down = time.Now().Add(5 * time.Minute)
 		run(t, r.Service)
 		pass(6 * time.Minute)
@@ -455,8 +455,8 @@ func TestDeliveryStoreFaults(t *testing.T) {
 
 func TestDeliveryElsewhere(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
-		r.ask(t, ann.Email)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
+		r.forgot(t, ann.Email)
 		if n := len(r.events.named("run_elsewhere")); n != 1 {
 			t.Errorf("%d events run_elsewhere; want 1", n)
 		}
@@ -466,7 +466,7 @@ func TestDeliveryElsewhere(t *testing.T) {
 func TestDeliveryPurges(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		for range 3 {
-			r.ask(t, "nobody@example.com")
+			r.forgot(t, "nobody@example.com")
 		}
 		if _, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{PreventEmailSending: true}); err != nil {
 			t.Fatal(err)
@@ -504,7 +504,7 @@ func TestNoSecrets(t *testing.T) {
 		}
 		id := r.request(t, ann.Email)
 		secrets = append(secrets, id)
-		r.ask(t, "stranger@example.com")
+		r.forgot(t, "stranger@example.com")
 		run(t, r.Service)
 		pass(5 * time.Minute)
 		for _, p := range []string{password, password, password} {
@@ -531,7 +531,7 @@ func TestNoSecrets(t *testing.T) {
 	})
 }
 
-// An ask is due later, so it does not make Run look at the queue: whoever asks
+// A public request is due later, so it does not make Run look at the queue: whoever asks
 // a lot would make it do little else. A request does.
 func TestWhatWakesRun(t *testing.T) {
 	leases := 0
@@ -547,11 +547,11 @@ func TestWhatWakesRun(t *testing.T) {
 		r.begin(t)
 		before := leases
 		for range 100 {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 			synctest.Wait()
 		}
 		if leases != before {
-			t.Errorf("100 asks made Run look %d times", leases-before)
+			t.Errorf("100 public requests made Run look %d times", leases-before)
 		}
 		r.request(t, ann.Email)
 		synctest.Wait()
@@ -561,13 +561,13 @@ func TestWhatWakesRun(t *testing.T) {
 	})
 }
 
-// However many asks wait, what a trusted caller asks for and the notice of a
+// However many asks wait, what a trusted caller asks for and the notification of a
 // change go first: the public must not be able to hold them up.
-func TestAsksDoNotHoldUpOthers(t *testing.T) {
+func TestPublicRequestsDoNotHoldUpOthers(t *testing.T) {
 	inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 1 }, func(t *testing.T, r round) {
 		activation := prevented(t, r.Service, bob)
 		for range 500 {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 			pass(time.Second)
 		}
 		if err := r.ChangePassword(t.Context(), activation, goodPassword); err != nil {
@@ -581,7 +581,7 @@ func TestAsksDoNotHoldUpOthers(t *testing.T) {
 			first = append(first, string(m.Kind)+" "+m.To)
 		}
 		slices.Sort(first)
-		if want := []string{"notice " + bob.Email, "reset " + bob.Email}; !slices.Equal(first, want) {
+		if want := []string{"notification " + bob.Email, "reset " + bob.Email}; !slices.Equal(first, want) {
 			t.Errorf("first came %q, want %q", first, want)
 		}
 	})
@@ -607,7 +607,7 @@ func TestHostHangs(t *testing.T) {
 				case "Users":
 					r.host.onFind = func(_ context.Context, address string) error { return hang(address) }
 				}
-				r.ask(t, ann.Email)
+				r.forgot(t, ann.Email)
 				stop := run(t, r.Service)
 				pass(10 * time.Second)
 				r.request(t, bob.Email)
@@ -671,7 +671,7 @@ func TestSentOnceThoughNotSettled(t *testing.T) {
 			}
 			return nil
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		stop := run(t, r.Service)
 		pass(30 * time.Minute)
 		if n := len(r.post.messages()); n != 1 {

@@ -190,11 +190,11 @@ func (s *countingStore) Find(ctx context.Context, now time.Time, h reset.Hash) (
 	return s.Store.Find(ctx, now, h)
 }
 
-func (s *countingStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *countingStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	if err := s.call(ctx, "Redeem", &s.writes); err != nil {
 		return err
 	}
-	return s.Store.Redeem(ctx, now, a, notice, apply)
+	return s.Store.Redeem(ctx, now, a, notification, apply)
 }
 
 func (s *countingStore) Revoke(ctx context.Context, userID string) error {

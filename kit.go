@@ -23,7 +23,7 @@ var builtinFiles embed.FS
 
 var (
 	pageNames = []string{"forgot", "sent", "choose", "done", "invalid", "reopen", "limited", "failed", "revoke", "revoked", "notfound"}
-	mailKinds = []MailKind{MailReset, MailNotice}
+	mailKinds = []MailKind{MailReset, MailNotification}
 )
 
 // A kit is the parsed templates and messages.

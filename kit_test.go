@@ -86,7 +86,7 @@ func TestOverrideErrors(t *testing.T) {
 		{"templates/layout.html", `<p>{{template "nosuch" .}}`, "nosuch"},
 		{"templates/mail_reset.html", `{{.Check}}`, "Check"},
 		{"templates/mail_reset.txt", `{{if .Name}}{{.Check}}{{end}}`, "Check"},
-		{"templates/mail_notice.txt", `{{end}}`, "mail_notice.txt:1"},
+		{"templates/mail_notification.txt", `{{end}}`, "mail_notification.txt:1"},
 		{"templates/style.css", `</STYLE>`, `style.css: contains "</style"`},
 		{"templates/script.js", `"<!--"`, `script.js: contains "<!--"`},
 		{"locales/german.json", "{}", "not a canonical language tag"},

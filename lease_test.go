@@ -19,7 +19,7 @@ import (
 // second, give or take 30 %.
 const pollSlack = 1300 * time.Millisecond
 
-// delivered is when an ask has been seen to: it is due within 2 s.
+// delivered is when a public request has been seen to: it is due within 2 s.
 const delivered = 4 * time.Second
 
 // pass lets time go by in a bubble, and waits until what that has set off is
@@ -36,21 +36,21 @@ func (r round) begin(t *testing.T) (stop func()) {
 	return stop
 }
 
-// fulfil has a password changed, which queues a notice.
-func (r round) fulfil(t *testing.T, u reset.User) {
+// redeem has a password changed, which queues a notification.
+func (r round) redeem(t *testing.T, u reset.User) {
 	t.Helper()
 	if err := r.ChangePassword(t.Context(), prevented(t, r.Service, u), goodPassword); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// notices queues n of them.
-func (r round) notices(t *testing.T, n int) {
+// notifications queues n of them.
+func (r round) notifications(t *testing.T, n int) {
 	t.Helper()
 	now := time.Now()
 	for i := range n {
 		m := reset.Mail{
-			ID: reset.ID{byte(i)}, Kind: reset.MailNotice, UserID: ann.ID, Email: ann.Email,
+			ID: reset.ID{byte(i)}, Kind: reset.MailNotification, UserID: ann.ID, Email: ann.Email,
 			Due: now, Expires: now.Add(time.Hour),
 		}
 		if err := r.store.Enqueue(t.Context(), m); err != nil {
@@ -126,7 +126,7 @@ func TestShortestTTL(t *testing.T) {
 	inBubble(t, edit, func(t *testing.T, r round) {
 		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("greylisted") }
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(5 * time.Minute)
 		n := len(r.post.messages())
 		if n != 3 && n != 4 { // at once, after 5 s, 30 s and perhaps 2 min, if that leaves half of the time
@@ -154,7 +154,7 @@ func TestFailuresNowAndThen(t *testing.T) {
 	}
 	inBubble(t, edit, func(t *testing.T, r round) {
 		const mails = 60
-		r.notices(t, mails)
+		r.notifications(t, mails)
 		began := time.Now()
 		r.begin(t)
 		for len(r.post.messages()) < mails {
@@ -168,10 +168,10 @@ func TestFailuresNowAndThen(t *testing.T) {
 }
 
 // An address without an account leaves no trace.
-func TestAskForNobody(t *testing.T) {
+func TestPublicRequestForNobody(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.begin(t)
-		r.ask(t, "nobody@example.com")
+		r.forgot(t, "nobody@example.com")
 		pass(delivered)
 		r.wantSent(t, 0)
 		r.wantEvents(t, map[string]int{})
@@ -185,7 +185,7 @@ func TestManyUsers(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.host.onFind = func(context.Context, string) error { return reset.ErrManyUsers }
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		if id, err := r.RequestReset(t.Context(), ann.Email, reset.RequestOptions{}); id != "" || err != nil {
 			t.Errorf("RequestReset returned %q, %v", id, err)
 		}
@@ -224,7 +224,7 @@ func TestLookAlikes(t *testing.T) {
 			user := reset.User{ID: "1", Email: tt.stored}
 			inBubble(t, func(c *reset.Config) { c.Users = answerer{c.Users, user} }, func(t *testing.T, r round) {
 				r.begin(t)
-				r.ask(t, tt.asked)
+				r.forgot(t, tt.asked)
 				pass(delivered)
 				r.wantSent(t, 0)
 				r.wantEvents(t, map[string]int{"user_mismatch": 1})
@@ -282,19 +282,19 @@ func TestTwoProcesses(t *testing.T) {
 		}
 		r.begin(t)
 		run(t, other)
-		const asks = 100
-		for i := range asks {
+		const requests = 100
+		for i := range requests {
 			u := reset.User{ID: fmt.Sprint(1000 + i), Email: fmt.Sprintf("user%d@example.com", i)}
 			r.host.put(u)
-			r.ask(t, u.Email)
+			r.forgot(t, u.Email)
 		}
 		pass(time.Minute)
 		to := make(map[string]bool)
-		for _, m := range r.wantSent(t, asks) {
+		for _, m := range r.wantSent(t, requests) {
 			to[m.To] = true
 		}
-		if len(to) != asks {
-			t.Errorf("mail to %d users, want %d", len(to), asks)
+		if len(to) != requests {
+			t.Errorf("mail to %d users, want %d", len(to), requests)
 		}
 		here, there := len(r.events.named("mail_sent")), len(otherEvents.named("mail_sent"))
 		if here == 0 || there == 0 {
@@ -350,12 +350,12 @@ func TestExchangeTime(t *testing.T) {
 	})
 }
 
-// The cap bounds asks that come one after the other, until the first expires.
-func TestCapOfAsks(t *testing.T) {
+// The cap bounds public requests that come one after the other, until the first expires.
+func TestCapOfPublicRequests(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.begin(t)
 		for range 4 {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 			pass(delivered)
 		}
 		r.wantSent(t, 3)
@@ -365,18 +365,18 @@ func TestCapOfAsks(t *testing.T) {
 		}
 		drained(t, r.store)
 		pass(time.Hour)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(delivered)
 		r.wantSent(t, 4)
 	})
 }
 
-func TestNoticeLivesADay(t *testing.T) {
+func TestNotificationLivesADay(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("451 try later") }
 		r.begin(t)
 		started := time.Now()
-		r.fulfil(t, ann)
+		r.redeem(t, ann)
 		pass(48 * time.Hour)
 		lived := r.post.at[len(r.post.at)-1].Sub(started)
 		if lived > 24*time.Hour || lived < 24*time.Hour-13*time.Minute-pollSlack {
@@ -393,7 +393,7 @@ func TestRevokeTakesMailBack(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("451 try later") }
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(2*time.Second + pollSlack)
 		m := r.wantSent(t, 1)[0]
 		if err := r.Revoke(t.Context(), ann.ID); err != nil {
@@ -416,7 +416,7 @@ func TestRunFreesLeases(t *testing.T) {
 			<-time.After(3 * time.Second)
 			return nil
 		}
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(2 * time.Second)
 		stop := r.begin(t)
 		pass(time.Second) // of the look-up
@@ -471,8 +471,8 @@ func TestLeaseRunsOut(t *testing.T) {
 		method string
 		queue  func(*testing.T, round)
 	}{
-		{"Issue", func(t *testing.T, r round) { r.ask(t, ann.Email) }},
-		{"Lease", func(t *testing.T, r round) { r.fulfil(t, ann) }},
+		{"Issue", func(t *testing.T, r round) { r.forgot(t, ann.Email) }},
+		{"Lease", func(t *testing.T, r round) { r.redeem(t, ann) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method, func(t *testing.T) {
@@ -514,7 +514,7 @@ func TestLeaseLostToAnother(t *testing.T) {
 			return err
 		}
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(2 * time.Minute)
 		r.wantSent(t, 0)
 		r.wantEvents(t, map[string]int{})
@@ -548,7 +548,7 @@ func TestRecovers(t *testing.T) {
 			}
 			inBubble(t, edit, func(t *testing.T, r round) {
 				r.begin(t)
-				r.ask(t, ann.Email)
+				r.forgot(t, ann.Email)
 				pass(5 * time.Minute)
 				r.wantSent(t, 1)
 				if len(r.events.named(tt.event)) == 0 {
@@ -576,7 +576,7 @@ func TestSettlesAtTheThirdTry(t *testing.T) {
 	}
 	inBubble(t, edit, func(t *testing.T, r round) {
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(5 * time.Minute)
 		r.wantSent(t, 1)
 		r.wantEvents(t, map[string]int{"mail_sent": 1})
@@ -595,12 +595,12 @@ func TestPurgesAll(t *testing.T) {
 			}
 		}
 		for range 2500 {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 		}
 		pass(time.Hour + 2*time.Second)
 		r.begin(t)
 		wantNothing()
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		pass(time.Hour + 2*time.Second + 2*time.Minute)
 		r.wantSent(t, 1)
 		wantNothing()
@@ -611,18 +611,18 @@ func TestPurgesAll(t *testing.T) {
 func TestRunHere(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
 		r.begin(t)
-		r.ask(t, ann.Email)
+		r.forgot(t, ann.Email)
 		r.wantEvents(t, map[string]int{})
 	})
 }
 
-// What an ask sets off begins at a random time within 2 s, each as likely.
-func TestAsksBeginAtRandom(t *testing.T) {
+// What a public request sets off begins at a random time within 2 s, each as likely.
+func TestPublicRequestsBeginAtRandom(t *testing.T) {
 	const n, parts = 800, 8
 	inBubble(t, unlimited, func(t *testing.T, r round) {
 		now := time.Now()
 		for range n {
-			r.ask(t, ann.Email)
+			r.forgot(t, ann.Email)
 		}
 		total := 0
 		for i := range parts {
@@ -632,11 +632,11 @@ func TestAsksBeginAtRandom(t *testing.T) {
 			}
 			total += len(mails)
 			if got := len(mails); got < n/parts/2 || got > n/parts*2 { // five standard deviations and more
-				t.Errorf("%d of %d asks are due in part %d of %d", got, n, i+1, parts)
+				t.Errorf("%d of %d public requests are due in part %d of %d", got, n, i+1, parts)
 			}
 		}
 		if total != n {
-			t.Errorf("%d of %d asks are due within 2 s", total, n)
+			t.Errorf("%d of %d public requests are due within 2 s", total, n)
 		}
 	})
 }
@@ -647,7 +647,7 @@ func TestJitter(t *testing.T) {
 	edit := func(c *reset.Config) { c.Workers = mails }
 	inBubble(t, edit, func(t *testing.T, r round) {
 		r.post.do = func(context.Context, int, reset.Message) error { return errors.New("421 try later") }
-		r.notices(t, mails)
+		r.notifications(t, mails)
 		stop := r.begin(t)
 		stop()
 		r.wantSent(t, mails)
@@ -681,10 +681,10 @@ func TestDefaults(t *testing.T) {
 		for i := range 21 {
 			err := r.Forgot(t.Context(), fmt.Sprintf("user%d@example.com", i), "192.0.2.1")
 			if limited := errors.Is(err, reset.ErrTooManyRequests); limited != (i == 20) || !limited && err != nil {
-				t.Errorf("ask %d of a client: %v", i+1, err)
+				t.Errorf("public request %d of a client: %v", i+1, err)
 			}
 		}
-		r.notices(t, 10)
+		r.notifications(t, 10)
 		r.begin(t)
 		pass(delivered)
 		if got := most.Load(); got != 4 {

@@ -22,13 +22,13 @@ type Mailer interface {
 // over: they belong in the mail and nowhere else.
 type Message struct {
 	ID         string    // the same for all attempts; forms the Message-ID
-	Kind       MailKind  // MailReset or MailNotice
+	Kind       MailKind  // MailReset or MailNotification
 	To         string    // the address as the host has stored it
 	Name       string    // the user's name; "" if there is none, or if it might pass for more than a name
 	Locale     string    // the user's language, may be ""
-	Link       string    // where a new password is set; of a notice, where to ask for a reset
-	RevokeLink string    // "it wasn't me"; "" in a notice
-	Expires    time.Time // when the link does; a notice is not sent after it
+	Link       string    // where a new password is set; of a notification, where to ask for a reset
+	RevokeLink string    // "it wasn't me"; "" in a notification
+	Expires    time.Time // when the link does; a notification is not sent after it
 	Subject    string
 	Text, HTML string
 }

@@ -284,7 +284,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 
 func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Values) {
 	email := form.Get("email")
-	switch err := p.ask(r, email); {
+	switch err := p.forgot(r, email); {
 	case err == nil:
 		p.write(w, r, http.StatusOK, page{Name: "sent", Email: email})
 	case errors.Is(err, ErrBadRequest):
@@ -301,13 +301,13 @@ func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Valu
 	}
 }
 
-// ask is Forgot for the client that sent r.
-func (p *pages) ask(r *http.Request, email string) error {
+// forgot is Service.Forgot for the client that sent r.
+func (p *pages) forgot(r *http.Request, email string) error {
 	client := p.cfg.ClientIP(r)
 	if client == "" {
 		return fmt.Errorf("reset: Config.ClientIP does not know the client at %q", r.RemoteAddr)
 	}
-	return p.forgot(r.Context(), email, client, p.language(r))
+	return p.Service.forgot(r.Context(), email, client, p.language(r))
 }
 
 // bound returns the activation in the cookie if the form was shown for it. It
@@ -389,7 +389,7 @@ func (p *pages) jsonForgot(r *http.Request, m map[string]any) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answerOK, p.ask(r, email)
+	return answerOK, p.forgot(r, email)
 }
 
 func (p *pages) jsonReset(r *http.Request, m map[string]any) (answer, error) {

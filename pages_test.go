@@ -268,7 +268,7 @@ func TestPagesReset(t *testing.T) {
 	b.wantPage(b.get("/done"), 200, "done")
 	b.wantPage(b.get("/reset"), 400, "invalid")
 	if got := b.queued(); got != 1 {
-		t.Errorf("%d mails are queued, want the notice", got)
+		t.Errorf("%d mails are queued, want the notification", got)
 	}
 
 	// The link again, then the form that the back button brings.
@@ -620,15 +620,15 @@ func TestPagesJSON(t *testing.T) {
 func TestPagesLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBrowser(t, newHost(ann), func(c *reset.Config) { c.PerClient = reset.NewMemoryLimiter(2, time.Minute) })
-		ask := func(client string) *httptest.ResponseRecorder {
+		forgot := func(client string) *httptest.ResponseRecorder {
 			r := formRequest("/forgot", "email", "ann@example.com")
 			r.RemoteAddr = client
 			return b.send(r)
 		}
-		b.wantPage(ask("192.0.2.7:1"), 200, "sent")
-		b.wantPage(ask("192.0.2.7:2"), 200, "sent")
+		b.wantPage(forgot("192.0.2.7:1"), 200, "sent")
+		b.wantPage(forgot("192.0.2.7:2"), 200, "sent")
 		before := b.store.writes.Load()
-		w := ask("192.0.2.7:3")
+		w := forgot("192.0.2.7:3")
 		b.wantPage(w, 429, "limited")
 		if got := w.Result().Header.Get("Retry-After"); got != "30" {
 			t.Errorf("got Retry-After %q, want 30", got)
@@ -644,8 +644,8 @@ func TestPagesLimit(t *testing.T) {
 		if got := b.store.writes.Load(); got != before {
 			t.Errorf("%d writes of the store", got-before)
 		}
-		b.wantPage(ask("192.0.2.8:1"), 200, "sent")
-		w = ask("@") // not an IP address
+		b.wantPage(forgot("192.0.2.8:1"), 200, "sent")
+		w = forgot("@") // not an IP address
 		b.wantPage(w, 500, "failed")
 	})
 }
@@ -696,7 +696,7 @@ func TestPagesForeignPosts(t *testing.T) {
 			}
 			wantPageHeaders(t, w)
 			if got := b.store.writes.Load() == 1; got != (tt.status == 200) {
-				t.Errorf("the ask was written down: %v", got)
+				t.Errorf("the public request was written down: %v", got)
 			}
 		})
 	}

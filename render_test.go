@@ -323,8 +323,8 @@ func resetMail(locale string) reset.Message {
 	return reset.Message{Kind: reset.MailReset, To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: resetLink, RevokeLink: revokeLink}
 }
 
-func noticeMail(locale string) reset.Message {
-	return reset.Message{Kind: reset.MailNotice, To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: forgotLink}
+func notificationMail(locale string) reset.Message {
+	return reset.Message{Kind: reset.MailNotification, To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: forgotLink}
 }
 
 func renderMail(t *testing.T, r *reset.Renderer, m reset.Message) reset.Message {
@@ -356,7 +356,7 @@ If it was not you, you can ignore this email: your password stays as it is. You 
 
 Fernweh
 `},
-		{noticeMail("en"), "Your Fernweh password was changed", `Hello Mia Schmidt,
+		{notificationMail("en"), "Your Fernweh password was changed", `Hello Mia Schmidt,
 
 The password of your account mia.schmidt@example.com at Fernweh has been changed. You have been signed out on all devices.
 
@@ -422,7 +422,7 @@ func TestMailParts(t *testing.T) {
 			links   []string
 		}{
 			{resetMail(lang), []string{resetLink, revokeLink}},
-			{noticeMail(lang), []string{forgotLink, "mailto:help@example.com?subject=Account"}},
+			{notificationMail(lang), []string{forgotLink, "mailto:help@example.com?subject=Account"}},
 		} {
 			t.Run(lang+"/"+string(tt.message.Kind), func(t *testing.T) {
 				m := renderMail(t, r, tt.message)
@@ -478,8 +478,8 @@ func checkMailHTML(t *testing.T, d doc, m reset.Message, lang string) {
 	if strings.ContainsAny(m.Text+d.text, "{}") {
 		t.Errorf("something was not filled in:\n%s", m.Text)
 	}
-	if m.Kind == reset.MailNotice && strings.Contains(m.HTML+m.Text, "activation") {
-		t.Error("a notice carries a credential")
+	if m.Kind == reset.MailNotification && strings.Contains(m.HTML+m.Text, "activation") {
+		t.Error("a notification carries a credential")
 	}
 	if !strings.Contains(d.text, m.Link) && m.Kind == reset.MailReset {
 		t.Error("the link cannot be read")
@@ -569,7 +569,7 @@ func TestMailFailures(t *testing.T) {
 	}
 	bare := faceConfig()
 	bare.SupportURL = ""
-	m = renderMail(t, newFace(t, bare), noticeMail("en"))
+	m = renderMail(t, newFace(t, bare), notificationMail("en"))
 	if strings.Contains(m.Text, "help") {
 		t.Errorf("a link to no support:\n%s", m.Text)
 	}

@@ -32,7 +32,7 @@
 //
 // An activation works once, also if it is used many times at the same moment; a
 // changed password ends every other one of its user. A user has at most
-// [Config.MaxRequests] live requests, also under parallel asks. An accepted
+// [Config.MaxRequests] live requests, also under parallel public requests. An accepted
 // request is mailed at least once, through crashes and outages, unless it
 // expires first. Opening a link uses nothing up, so mail scanners do no harm.
 // Only SHA-256 hashes of activations are stored; links are made when mail is
@@ -51,7 +51,7 @@
 // Package resettest has a Store in memory and a Mailbox for the host's own
 // tests, as in the integration example of this package, and the suites that
 // implementations of [Store], [Limiter] and [Mailer] must pass. Mail that the
-// public asks for comes some seconds later, on purpose: let Mailbox.Wait have
+// public requests for comes some seconds later, on purpose: let Mailbox.Wait have
 // ten.
 //
 // # Compatibility
@@ -252,7 +252,7 @@ type Brand struct {
 
 const (
 	minTTL, defaultTTL, maxTTL = 5 * time.Minute, time.Hour, 24 * time.Hour
-	noticeTTL                  = 24 * time.Hour
+	notificationTTL            = 24 * time.Hour
 	defaultMaxRequests         = 3
 	defaultCeiling             = 100
 	defaultMinPassword         = 8
@@ -261,7 +261,7 @@ const (
 	maxUserID                  = 255 // bytes
 	limiterPatience            = 200 * time.Millisecond
 	hashPatience               = 5 * time.Second
-	maxAskDelay                = 2 * time.Second
+	maxPublicDelay             = 2 * time.Second
 )
 
 // A Service resets passwords. It is safe for use from many goroutines.
@@ -505,9 +505,9 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	return activation, nil
 }
 
-// Forgot takes an ask from the public: it mails a link to the user who has the
+// Forgot takes a public request from the public: it mails a link to the user who has the
 // address, if there is one. Neither its result nor its timing depends on that:
-// it writes down the ask and leaves the rest to Run.
+// it writes down the public request and leaves the rest to Run.
 //
 // client is the key for Config.PerClient, as Config.ClientIP gives it. Errors
 // wrap ErrBadRequest for a malformed address or an empty client, match
@@ -532,9 +532,9 @@ func (s *Service) forgot(ctx context.Context, email, client, locale string) erro
 	if err != nil {
 		return err
 	}
-	// A random start keeps the work for an ask, and the order in which mails
+	// A random start keeps the work for a public request, and the order in which mails
 	// arrive, from following at once what was asked.
-	delay, err := s.randomDuration(maxAskDelay)
+	delay, err := s.randomDuration(maxPublicDelay)
 	if err != nil {
 		return err
 	}
@@ -580,11 +580,11 @@ func (s *Service) ChangePassword(ctx context.Context, activation, newPassword st
 	if err != nil {
 		return err
 	}
-	notice := Mail{
-		ID: id, Kind: MailNotice, UserID: user.ID, Email: user.Email, Name: user.Name, Locale: user.Locale,
-		Due: s.ahead(now), Expires: now.Add(noticeTTL),
+	notification := Mail{
+		ID: id, Kind: MailNotification, UserID: user.ID, Email: user.Email, Name: user.Name, Locale: user.Locale,
+		Due: s.ahead(now), Expires: now.Add(notificationTTL),
 	}
-	err = s.cfg.Store.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+	err = s.cfg.Store.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
 		failpoint.Hit("claimed")
 		err := s.cfg.Users.SetPassword(ctx, user.ID, hash)
 		failpoint.Hit("set")
@@ -830,8 +830,8 @@ func (s *Service) randomDuration(most time.Duration) (time.Duration, error) {
 	return time.Duration(n.Int64()) * time.Millisecond, nil
 }
 
-// ahead returns when mail is due that goes before all asks, however many wait:
-// no ask lives longer than TTL, and Lease begins with what is due longest.
+// ahead returns when mail is due that goes before all public requests, however many wait:
+// no public request lives longer than TTL, and Lease begins with what is due longest.
 func (s *Service) ahead(now time.Time) time.Time { return now.Add(-s.cfg.TTL) }
 
 // queued tells the operator, once, if mail was queued that nobody here sends.

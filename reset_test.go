@@ -307,7 +307,7 @@ func TestTrustedRace(t *testing.T) {
 	})
 }
 
-// A hundred asks at once, all accepted, become one to three mails.
+// A hundred public requests at once, all accepted, become one to three mails.
 func TestPublicRace(t *testing.T) {
 	eachStore(t, func(t *testing.T, store reset.Store) {
 		removals := newCountdown(store, 100)
@@ -319,7 +319,7 @@ func TestPublicRace(t *testing.T) {
 			return svc.Forgot(t.Context(), variants[i%len(variants)], "client")
 		})
 		if ok := tally(t, errs, nil); ok != 100 {
-			t.Errorf("%d asks were accepted, want all", ok)
+			t.Errorf("%d public requests were accepted, want all", ok)
 		}
 		select {
 		case <-removals.over:
@@ -350,7 +350,7 @@ func prevented(t testing.TB, svc *reset.Service, u reset.User) string {
 }
 
 // An activation works once, and it is the winner's password that counts.
-func TestFulfilRace(t *testing.T) {
+func TestRedeemRace(t *testing.T) {
 	eachStore(t, func(t *testing.T, store reset.Store) {
 		h := newHost(ann)
 		svc, _, _ := newService(t, h, func(c *reset.Config) { c.Store = store })
@@ -452,7 +452,7 @@ func TestDeletedUserRace(t *testing.T) {
 	})
 }
 
-// Requests, asks, changes and revocations of a few users at once end, each with
+// Requests, public requests, changes and revocations of a few users at once end, each with
 // one of the errors that it may have.
 func TestEverythingAtOnce(t *testing.T) {
 	eachStore(t, func(t *testing.T, store reset.Store) {

@@ -38,7 +38,7 @@ type Store interface {
 	//
 	// If m is not nil it is the request's mail and m.ID is a.Request. A mail
 	// that is not leased (m.Lease is zero) is added in the same transaction.
-	// One that is leased must still be held under that lease, and be an ask or
+	// One that is leased must still be held under that lease, and be a public request or
 	// a mail of the same user, or Issue changes nothing and returns ErrGone;
 	// it is bound to a.UserID and its lease is renewed until m.Due.
 	Issue(ctx context.Context, now time.Time, a Activation, max int, m *Mail) error
@@ -52,7 +52,7 @@ type Store interface {
 	// runs apply and exactly one succeeds. If a is not live, apply is not
 	// called and Redeem returns ErrInvalidActivation. On success every
 	// activation of the user and every reset mail bound to the user is removed
-	// and notice is queued, in the transaction that uses a up.
+	// and notification is queued, in the transaction that uses a up.
 	//
 	// Redeem calls apply at most once, never again after a failure, with a
 	// context that has the values of ctx. It lets apply's panic pass and wraps
@@ -74,10 +74,10 @@ type Store interface {
 	// down even if ctx has ended. One claim at a time can be held for a user;
 	// it ends when it is settled or after 60 s. While another call holds it,
 	// Redeem returns ErrInvalidActivation.
-	Redeem(ctx context.Context, now time.Time, a Activation, notice Mail, apply func(context.Context) error) error
+	Redeem(ctx context.Context, now time.Time, a Activation, notification Mail, apply func(context.Context) error) error
 
 	// Revoke removes every activation of the user and every reset mail that is
-	// bound to the user. Notices stay queued.
+	// bound to the user. Notifications stay queued.
 	Revoke(ctx context.Context, userID string) error
 
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
@@ -125,8 +125,8 @@ type Activation struct {
 type MailKind string
 
 const (
-	MailReset  MailKind = "reset"  // carries a link; an ask while it has no UserID
-	MailNotice MailKind = "notice" // tells that the password was changed
+	MailReset        MailKind = "reset"        // carries a link; a public request while it has no UserID
+	MailNotification MailKind = "notification" // tells that the password was changed
 )
 
 // A Mail is queued mail: facts, never a secret. The link is made when the mail
@@ -134,9 +134,9 @@ const (
 type Mail struct {
 	ID       ID // of a reset mail: its request's
 	Kind     MailKind
-	UserID   string // "": an ask, not known yet to have a user
-	Email    string // reset mail: the address asked for, canonical; notice: as the host stored it
-	Name     string // of notices; a reset mail takes it from the user when it is sent
+	UserID   string // "": a public request, not known yet to have a user
+	Email    string // reset mail: the address asked for, canonical; notification: as the host stored it
+	Name     string // of notifications; a reset mail takes it from the user when it is sent
 	Locale   string
 	Due      time.Time // the next attempt; while leased, the end of the lease
 	Expires  time.Time

@@ -107,7 +107,7 @@ func newProber(t *testing.T, workers int, mailer mailerFunc) *prober {
 	t.Cleanup(func() { conn.Close() })
 	p := &prober{t: t, conn: conn, r: bufio.NewReader(conn)}
 	for i := range timingWarmUp {
-		p.ask(p.fresh(i % classes))
+		p.forgot(p.fresh(i % classes))
 	}
 	return p
 }
@@ -119,8 +119,8 @@ func (p *prober) fresh(class int) string {
 	return fmt.Sprintf("%s%08d@example.com", [classes]string{"known-a", "known-b", "unknown"}[class], p.n)
 }
 
-// ask returns how long the answer took.
-func (p *prober) ask(address string) time.Duration {
+// forgot returns how long the answer took.
+func (p *prober) forgot(address string) time.Duration {
 	body := `{"email":"` + address + `"}`
 	request := fmt.Sprintf("POST /forgot HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	start := time.Now()
@@ -298,7 +298,7 @@ func TestTimingOfAnswers(t *testing.T) {
 	needTiming(t)
 	p := newProber(t, 1, sendsAtOnce)
 	gate(t, func() []reading {
-		answers := stream(5*time.Millisecond, func(class int) time.Duration { return p.ask(p.fresh(class)) })
+		answers := stream(5*time.Millisecond, func(class int) time.Duration { return p.forgot(p.fresh(class)) })
 		return []reading{
 			read("itself", answers, 0),
 			read("5 ms later", answers, 1), read("20 ms later", answers, 4), read("100 ms later", answers, 20),
@@ -327,7 +327,7 @@ func TestTimingOfRepeats(t *testing.T) {
 				}
 			}
 			asked++
-			return p.ask(addresses[class])
+			return p.forgot(addresses[class])
 		})
 		return []reading{read("repeats", answers, 0)}
 	})
@@ -356,9 +356,9 @@ func TestTimingOfArrival(t *testing.T) {
 		answers := stream(8*time.Millisecond, func(class int) time.Duration {
 			own := p.fresh(known)
 			behind[own] = class
-			p.ask(p.fresh(class))
+			p.forgot(p.fresh(class))
 			asked.Store(own, time.Now())
-			return p.ask(own)
+			return p.forgot(own)
 		})
 		mail := reading{question: "own mail", step: 2 * time.Second}
 		for range behind {

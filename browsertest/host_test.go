@@ -284,7 +284,7 @@ func (u *users) SetPassword(_ context.Context, id, hash string) error {
 	return reset.ErrNoUser
 }
 
-// A faultyStore takes no asks while it is down, and has a clock of its own.
+// A faultyStore takes no public requests while it is down, and has a clock of its own.
 type faultyStore struct {
 	resettest.MemStore
 	down  atomic.Bool
@@ -297,8 +297,8 @@ func (s *faultyStore) Find(ctx context.Context, now time.Time, h reset.Hash) (re
 	return s.MemStore.Find(ctx, s.later(now), h)
 }
 
-func (s *faultyStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-	return s.MemStore.Redeem(ctx, s.later(now), a, notice, apply)
+func (s *faultyStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+	return s.MemStore.Redeem(ctx, s.later(now), a, notification, apply)
 }
 
 func (s *faultyStore) Enqueue(ctx context.Context, m reset.Mail) error {

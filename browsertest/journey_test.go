@@ -59,7 +59,7 @@ func TestJourney(t *testing.T) {
 			if c := b.cookie(); c != nil {
 				t.Errorf("the cookie %s is left", c.Name)
 			}
-			if got := h.mail(t, email); got.Kind != "notice" {
+			if got := h.mail(t, email); got.Kind != "notification" {
 				t.Errorf("then mail of kind %q was sent", got.Kind)
 			}
 

@@ -20,7 +20,7 @@ import (
 func everyPage(t *testing.T, b *tab, email string, visit func(name string, response *network.Response)) {
 	t.Helper()
 	h := b.h
-	ask := func(email string) *network.Response {
+	forgot := func(email string) *network.Response {
 		b.open(h.base + "/forgot")
 		b.write("#email", email)
 		return b.submit()
@@ -34,13 +34,13 @@ func everyPage(t *testing.T, b *tab, email string, visit func(name string, respo
 	}
 
 	at("forgot", "/forgot", b.open(h.base+"/forgot"))
-	at("forgot-error", "/forgot", ask("robin"))
-	at("sent", "/forgot", ask("nobody@example.com"))
+	at("forgot-error", "/forgot", forgot("robin"))
+	at("sent", "/forgot", forgot("nobody@example.com"))
 	h.limiter.on.Store(true)
-	at("limited", "/forgot", ask(email))
+	at("limited", "/forgot", forgot(email))
 	h.limiter.on.Store(false)
 	h.store.down.Store(true)
-	at("failed", "/forgot", ask(email))
+	at("failed", "/forgot", forgot(email))
 	h.store.down.Store(false)
 	at("notfound", "/nowhere", b.open(h.base+"/nowhere"))
 
@@ -62,7 +62,7 @@ func everyPage(t *testing.T, b *tab, email string, visit func(name string, respo
 	b.open(link)
 	at("done", "/done", b.choose(newPassword))
 	at("invalid", "/reset", b.open(link))
-	visit("mail-notice", b.open(h.publish(h.mail(t, email).HTML)))
+	visit("mail-notification", b.open(h.publish(h.mail(t, email).HTML)))
 }
 
 func (b *tab) setLook(scheme string, width int64) {

@@ -178,7 +178,7 @@ func testJourney(t *testing.T, db string) {
 	want(t, "a password too short", stranger.choose(link, "short"), 400, "/account/reset")
 	want(t, "still logged in", phone.get("/sessions"), 200, "/sessions")
 	want(t, "a new password", stranger.choose(link, otherPassword), 200, "/account/done")
-	wait(t, h, "alice@example.com", reset.MailNotice)
+	wait(t, h, "alice@example.com", reset.MailNotification)
 
 	want(t, "sessions after that", laptop.get("/sessions"), 200, "/login")
 	want(t, "sessions after that", phone.get("/sessions"), 200, "/login")

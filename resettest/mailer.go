@@ -55,7 +55,7 @@ func messages() []reset.Message {
 		Expires: start, Subject: "Neues Paßwort", Text: "Hallo Zoë,\n\nhttps://app.example.com/reset?activation=AAAA\n",
 		HTML: `<p>Hallo Zoë, <a href="https://app.example.com/reset?activation=AAAA">hier</a></p>`,
 	}, {
-		ID: "00e36e9e2bd5000000000000000000a2", Kind: reset.MailNotice, To: "First.Last+tag@example.com",
+		ID: "00e36e9e2bd5000000000000000000a2", Kind: reset.MailNotification, To: "First.Last+tag@example.com",
 		Link: "https://app.example.com/forgot", Expires: start, Subject: "Your password was changed", Text: "It was.",
 	}}
 }

@@ -156,16 +156,16 @@ func (s *MemStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset
 //
 // apply may call every method, except that for the same user it may call only
 // Find and Revoke, with the context that it was given.
-func (s *MemStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *MemStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	if s.UsersElsewhere {
-		return s.redeemElsewhere(ctx, millis(now), a, notice, apply)
+		return s.redeemElsewhere(ctx, millis(now), a, notification, apply)
 	}
-	return s.redeemHere(ctx, millis(now), a, notice, apply)
+	return s.redeemHere(ctx, millis(now), a, notification, apply)
 }
 
 // redeemHere makes every other call for the user wait until apply is over, as
 // a lock in a database would.
-func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	over, err := s.lockUser(ctx, now, a)
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activa
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if done {
-			s.fulfil(a.UserID, notice)
+			s.finish(a.UserID, notification)
 		}
 		delete(s.redeeming, a.UserID)
 		close(over)
@@ -200,7 +200,7 @@ func (s *MemStore) lockUser(ctx context.Context, now time.Time, a reset.Activati
 	return over, nil
 }
 
-func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	c, err := s.claim(ctx, now, a)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 	var refused *reset.PasswordError
 	switch {
 	case err == nil:
-		settle = func() { s.fulfil(a.UserID, notice) }
+		settle = func() { s.finish(a.UserID, notification) }
 		return nil
 	case errors.Is(err, reset.ErrNotChanged), errors.As(err, &refused):
 		settle = func() { s.giveBack(c) }
@@ -258,9 +258,9 @@ func (s *MemStore) redeemable(now time.Time, a reset.Activation) bool {
 	return stored != nil && stored.UserID == a.UserID && stored.live(now)
 }
 
-func (s *MemStore) fulfil(userID string, notice reset.Mail) {
+func (s *MemStore) finish(userID string, notification reset.Mail) {
 	s.revoke(userID)
-	s.add(notice)
+	s.add(notification)
 }
 
 // Revoke implements reset.Store.

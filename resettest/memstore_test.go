@@ -40,7 +40,7 @@ func TestMemStoreInsideApply(t *testing.T) {
 	a, b, d := issue(t, s, 'a'), issue(t, s, 'b'), issue(t, s, 'd')
 	failure := errors.New("apply failed")
 	for _, result := range []error{failure, nil} {
-		err := s.Redeem(t.Context(), now, a, reset.Mail{ID: reset.ID{1}, Kind: reset.MailNotice}, func(ctx context.Context) error {
+		err := s.Redeem(t.Context(), now, a, reset.Mail{ID: reset.ID{1}, Kind: reset.MailNotification}, func(ctx context.Context) error {
 			if _, err := s.Find(ctx, now, a.Hash); err != nil {
 				t.Errorf("Find inside apply: %v", err)
 			}
@@ -53,7 +53,7 @@ func TestMemStoreInsideApply(t *testing.T) {
 			if err := s.Issue(ctx, now, a, 1, nil); err == nil {
 				t.Errorf("Issue for the user inside apply succeeded")
 			}
-			err := s.Redeem(ctx, now, d, reset.Mail{ID: reset.ID{2}, Kind: reset.MailNotice}, func(context.Context) error { return failure })
+			err := s.Redeem(ctx, now, d, reset.Mail{ID: reset.ID{2}, Kind: reset.MailNotification}, func(context.Context) error { return failure })
 			if !errors.Is(err, failure) {
 				t.Errorf("Redeem for another user inside apply: %v", err)
 			}

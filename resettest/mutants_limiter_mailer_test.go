@@ -136,7 +136,7 @@ func mailerMutants() []mutant[func() mailerFunc] {
 		}
 	}
 	return []mutant[func() mailerFunc]{
-		{"no notices", failing(func(_ context.Context, m reset.Message) bool { return m.Kind == reset.MailNotice }), []string{"accepts", "goroutines"}},
+		{"no notifications", failing(func(_ context.Context, m reset.Message) bool { return m.Kind == reset.MailNotification }), []string{"accepts", "goroutines"}},
 		{"long lines fail", failing(func(_ context.Context, m reset.Message) bool {
 			for line := range strings.Lines(m.Text) {
 				if len(line) > 998 {

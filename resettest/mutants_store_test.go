@@ -49,7 +49,7 @@ type broken struct {
 	enqueue func(ctx context.Context, m reset.Mail) error
 	issue   func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error
 	find    func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error)
-	redeem  func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error
+	redeem  func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error
 	revoke  func(ctx context.Context, userID string) error
 	lease   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
 	settle  func(ctx context.Context, done []reset.Settlement) error
@@ -77,11 +77,11 @@ func (b *broken) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.A
 	return b.MemStore.Find(ctx, now, h)
 }
 
-func (b *broken) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (b *broken) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	if b.redeem != nil {
-		return b.redeem(ctx, now, a, notice, apply)
+		return b.redeem(ctx, now, a, notification, apply)
 	}
-	return b.MemStore.Redeem(ctx, now, a, notice, apply)
+	return b.MemStore.Redeem(ctx, now, a, notification, apply)
 }
 
 func (b *broken) Revoke(ctx context.Context, userID string) error {
@@ -161,9 +161,9 @@ func generalMutants() []storeMutant {
 			b.revoke = func(ctx context.Context, userID string) error {
 				return b.MemStore.Revoke(ctx, fold(userID))
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				a.UserID = fold(a.UserID)
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 				a, err := b.MemStore.Find(ctx, now, h)
@@ -192,9 +192,9 @@ func generalMutants() []storeMutant {
 			}
 		}, []string{"Time/precision"}},
 		{"used activations expire now", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				used := b.liveOf(now, a.UserID)
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if err == nil {
 					b.locked(func() {
 						for _, a := range used {
@@ -363,7 +363,7 @@ func issueMutants() []storeMutant {
 				return b.MemStore.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/mail of another user", "Bytes/user of a mail"}},
-		{"only asks can be issued", func(b *broken) {
+		{"only public requests can be issued", func(b *broken) {
 			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if m != nil && m.Lease != (reset.ID{}) && m.UserID != "" {
 					return reset.ErrGone
@@ -379,7 +379,7 @@ func issueMutants() []storeMutant {
 				}
 				return err
 			}
-		}, []string{"Issue/binds", "Redeem/leased mails", "Redeem/asks"}},
+		}, []string{"Issue/binds", "Redeem/leased mails", "Redeem/public requests"}},
 		{"leases are not renewed", func(b *broken) {
 			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				err := b.MemStore.Issue(ctx, now, a, max, m)
@@ -417,12 +417,12 @@ func redeemMutants() []storeMutant {
 	// after changes the store when a Redeem has succeeded.
 	after := func(change func(b *broken, now time.Time, a reset.Activation, before *MemStore)) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var before MemStore
 				b.locked(func() {
 					before.activations, before.mails = maps.Clone(b.activations), maps.Clone(b.mails)
 				})
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if err == nil {
 					b.locked(func() { change(b, now, a, &before) })
 				}
@@ -442,24 +442,24 @@ func redeemMutants() []storeMutant {
 			}
 		}
 	}
-	isNotice := func(m *reset.Mail) bool { return m.Kind == reset.MailNotice }
+	isNotification := func(m *reset.Mail) bool { return m.Kind == reset.MailNotification }
 	wrap := func(change func(apply func(context.Context) error) func(context.Context) error) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notice, change(apply))
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notification, change(apply))
 			}
 		}
 	}
 	return []storeMutant{
 		{"apply before the look", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := apply(ctx)
-				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return err })
+				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
 			}
 		}, []string{"Redeem/not live", "Redeem/expiry", "Race/one activation"}},
 		{"expired activations can be used", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, a.Expires.Add(-ms), a, notice, apply)
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, a.Expires.Add(-ms), a, notification, apply)
 			}
 		}, []string{"Redeem/expiry"}},
 		{"other activations outlive Redeem", after(func(b *broken, _ time.Time, used reset.Activation, before *MemStore) {
@@ -476,22 +476,22 @@ func redeemMutants() []storeMutant {
 				}
 			}
 		}), []string{"Redeem/leased mails"}},
-		{"no notice", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
-			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool { return isNotice(m) && before.mails[id] == nil })
-		}), []string{"Redeem/notice", "Redeem/mails", "Race/users"}},
-		{"a notice is as short-lived as a reset mail", after(func(b *broken, _ time.Time, _ reset.Activation, _ *MemStore) {
+		{"no notification", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
+			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool { return isNotification(m) && before.mails[id] == nil })
+		}), []string{"Redeem/notification", "Redeem/mails", "Race/users"}},
+		{"a notification is as short-lived as a reset mail", after(func(b *broken, _ time.Time, _ reset.Activation, _ *MemStore) {
 			for _, m := range b.mails {
 				m.Expires = at(lifetime)
 			}
-		}), []string{"Redeem/notice"}},
-		{"one notice a user", after(func(b *broken, _ time.Time, a reset.Activation, before *MemStore) {
+		}), []string{"Redeem/notification"}},
+		{"one notification a user", after(func(b *broken, _ time.Time, a reset.Activation, before *MemStore) {
 			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool {
-				return isNotice(m) && m.UserID == a.UserID && before.mails[id] != nil
+				return isNotification(m) && m.UserID == a.UserID && before.mails[id] != nil
 			})
-		}), []string{"Redeem/other notices"}},
-		{"asks end with Redeem", after(func(b *broken, _ time.Time, a reset.Activation, _ *MemStore) {
+		}), []string{"Redeem/other notifications"}},
+		{"public requests end with Redeem", after(func(b *broken, _ time.Time, a reset.Activation, _ *MemStore) {
 			maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == "" && m.Email == a.Email })
-		}), []string{"Redeem/asks"}},
+		}), []string{"Redeem/public requests"}},
 		{"apply is retried", wrap(func(apply func(context.Context) error) func(context.Context) error {
 			return func(ctx context.Context) error {
 				if err := apply(ctx); err == nil {
@@ -501,8 +501,8 @@ func redeemMutants() []storeMutant {
 			}
 		}), []string{"Redeem/apply once", "Redeem/undone by an error"}},
 		{"an error of apply is hidden", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				if err := b.MemStore.Redeem(ctx, now, a, notice, apply); err != nil {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				if err := b.MemStore.Redeem(ctx, now, a, notification, apply); err != nil {
 					return fmt.Errorf("redeem: %v", err)
 				}
 				return nil
@@ -519,11 +519,11 @@ func redeemMutants() []storeMutant {
 		{"apply gets a context from nowhere", wrap(func(apply func(context.Context) error) func(context.Context) error {
 			return func(context.Context) error { return apply(anyContext) }
 		}), []string{"Redeem/context"}},
-		{"other requests outlive Revoke", spare(isNotice, func(a *activation) bool { return a.Request[15]%2 == 0 }), []string{"Revoke/activations"}},
-		{"expired activations outlive Revoke", spare(isNotice, func(a *activation) bool { return !a.live(start) }), []string{"Revoke/activations"}},
+		{"other requests outlive Revoke", spare(isNotification, func(a *activation) bool { return a.Request[15]%2 == 0 }), []string{"Revoke/activations"}},
+		{"expired activations outlive Revoke", spare(isNotification, func(a *activation) bool { return !a.live(start) }), []string{"Revoke/activations"}},
 		{"mails outlive Revoke", spare(func(*reset.Mail) bool { return true }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/binds"}},
 		{"leased mails outlive Revoke", spare(func(m *reset.Mail) bool { return m.Lease != reset.ID{} }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/lost lease"}},
-		{"notices end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notices and asks", "Redeem/other notices"}},
+		{"notifications end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notifications and public requests", "Redeem/other notifications"}},
 		{"nothing to revoke is an error", func(b *broken) {
 			b.revoke = func(ctx context.Context, userID string) error {
 				if len(b.liveOf(start, userID)) == 0 {
@@ -608,7 +608,7 @@ func mailMutants() []storeMutant {
 				})
 				return b.MemStore.Lease(ctx, now, until, n)
 			}
-		}, []string{"Lease/due", "Redeem/notice"}},
+		}, []string{"Lease/due", "Redeem/notification"}},
 		{"the last ones due come first", func(b *broken) {
 			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				flip := func() {
@@ -649,10 +649,10 @@ func mailMutants() []storeMutant {
 				return mails, err
 			}
 		}, []string{"Lease/as stored", "Issue/lost lease"}},
-		{"notices are not leased", func(b *broken) {
+		{"notifications are not leased", func(b *broken) {
 			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				mails, err := b.MemStore.Lease(ctx, now, until, n)
-				return slices.DeleteFunc(mails, func(m reset.Mail) bool { return m.Kind == reset.MailNotice }), err
+				return slices.DeleteFunc(mails, func(m reset.Mail) bool { return m.Kind == reset.MailNotification }), err
 			}
 		}, []string{"Lease/every kind"}},
 		{"nothing is removed", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
@@ -797,30 +797,30 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/Issue", "Cancel/Issue with a lease"}},
 		{"half a Redeem", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				if err := b.MemStore.Redeem(ctx, now, a, notice, apply); err != nil {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				if err := b.MemStore.Redeem(ctx, now, a, notification, apply); err != nil {
 					return err
 				}
 				if err := ctx.Err(); err != nil {
-					b.locked(func() { delete(b.mails, notice.ID) })
+					b.locked(func() { delete(b.mails, notification.ID) })
 					return err
 				}
 				return nil
 			}
 		}, []string{"Cancel/Redeem", "Cancel/apply"}},
 		{"a cancelled Redeem is an invalid activation", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				if ctx.Err() != nil {
 					return reset.ErrInvalidActivation
 				}
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Cancel/Redeem"}},
-		{"a notice though apply was cancelled", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+		{"a notification though apply was cancelled", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, context.Canceled) {
-					b.locked(func() { b.add(notice) })
+					b.locked(func() { b.add(notification) })
 				}
 				return err
 			}
@@ -880,9 +880,9 @@ func raceMutants() []storeMutant {
 				yield()
 				return b.MemStore.Issue(ctx, now, a, 1000, m)
 			}
-		}, []string{"Race/cap", "Race/cap of many users", "Race/cap of asks"}},
+		}, []string{"Race/cap", "Race/cap of many users", "Race/cap of public requests"}},
 		{"find, then apply", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
 					return err
 				}
@@ -890,13 +890,13 @@ func raceMutants() []storeMutant {
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.fulfil(a.UserID, notice) })
+				b.locked(func() { b.finish(a.UserID, notification) })
 				return nil
 			}
 		}, []string{"Race/one activation", "Race/activations of one user"}},
 		{"an activation is locked, not its user", func(b *broken) {
 			var locks sync.Map
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				lock, _ := locks.LoadOrStore(a.Hash, new(sync.Mutex))
 				lock.(*sync.Mutex).Lock()
 				defer lock.(*sync.Mutex).Unlock()
@@ -907,19 +907,19 @@ func raceMutants() []storeMutant {
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.fulfil(a.UserID, notice) })
+				b.locked(func() { b.finish(a.UserID, notification) })
 				return nil
 			}
 		}, []string{"Race/activations of one user"}},
 		{"one Redeem at a time for all", func(b *broken) {
 			var busy atomic.Bool
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				if !busy.CompareAndSwap(false, true) {
 					return reset.ErrInvalidActivation
 				}
 				defer busy.Store(false)
 				yield()
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Race/users"}},
 		{"choose, then lease", func(b *broken) {
@@ -960,10 +960,10 @@ func raceMutants() []storeMutant {
 				defer func() { ended <- struct{}{} }()
 				return b.MemStore.Purge(ctx, now, n)
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := apply(ctx)
 				<-ended
-				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return err })
+				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
 			}
 		}, []string{"Race/Redeem and Revoke", "Race/Redeem and Purge"}},
 		{"a new request ends the old ones", func(b *broken) {
@@ -975,9 +975,9 @@ func raceMutants() []storeMutant {
 				}
 				return b.MemStore.Issue(ctx, now, a, max, m)
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				<-ended
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Race/Redeem and Issue"}},
 		{"an activation, then its mail", func(b *broken) {
@@ -1014,17 +1014,17 @@ func undoMutants() []storeMutant {
 			b.UsersElsewhere = true
 		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic", "Redeem/the next one succeeds"}},
 		{"mails are lost though apply fails", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				defer b.locked(func() {
 					maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.Kind == reset.MailReset && m.UserID == a.UserID })
 				})
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic"}},
-		{"a notice though apply fails", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				defer b.locked(func() { b.add(notice) })
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+		{"a notification though apply fails", func(b *broken) {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				defer b.locked(func() { b.add(notification) })
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Redeem/undone by an error", "Redeem/apply once", "Redeem/panic"}},
 	}
@@ -1033,22 +1033,22 @@ func undoMutants() []storeMutant {
 func claimMutants() []storeMutant {
 	// unclaimed is Redeem without any claim, with an end of its own.
 	unclaimed := func(b *broken) {
-		b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+		b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 			if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
 				return err
 			}
 			if err := apply(ctx); err != nil {
 				return err
 			}
-			b.locked(func() { b.fulfil(a.UserID, notice) })
+			b.locked(func() { b.finish(a.UserID, notification) })
 			return nil
 		}
 	}
 	// settled judges what apply returned in another way.
 	settled := func(judge func(b *broken, ctx context.Context, a reset.Activation, err error) error) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notice, func(inner context.Context) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notification, func(inner context.Context) error {
 					return judge(b, ctx, a, apply(inner))
 				})
 			}
@@ -1095,8 +1095,8 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/joins nothing"}},
 		{"apply is cancelled", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notice, func(context.Context) error { return apply(ctx) })
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return apply(ctx) })
 			}
 		}, []string{"Claim/applies when cancelled"}},
 		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
@@ -1106,9 +1106,9 @@ func claimMutants() []storeMutant {
 			return err
 		}), []string{"Claim/the live only"}},
 		{"a success ends the claimed ones only", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var spared []*activation
-				err := b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+				err := b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
 					err := apply(ctx)
 					spared = b.liveOf(now, a.UserID)
 					return err
@@ -1152,9 +1152,9 @@ func claimMutants() []storeMutant {
 			return err
 		}), []string{"Claim/gives back when cancelled"}},
 		{"what was revoked is given back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				claimed := b.liveOf(now, a.UserID)
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, reset.ErrNotChanged) {
 					b.locked(func() {
 						for _, a := range claimed {
@@ -1166,8 +1166,8 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/revoked are not given back"}},
 		{"what was used up is given back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, reset.ErrNotChanged) {
 					b.locked(func() {
 						for _, other := range b.activations {
@@ -1187,9 +1187,9 @@ func claimMutants() []storeMutant {
 			return nil
 		}), []string{"Claim/used up by an error", "Cancel/failing apply"}},
 		{"a panic gives back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var p any
-				err := b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) (err error) {
+				err := b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) (err error) {
 					if p = catch(func() { err = apply(ctx) }); p != nil {
 						return reset.ErrNotChanged
 					}
@@ -1212,14 +1212,14 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/used up by a crash", "Claim/not live"}},
 		{"several claims at a time", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				b.locked(func() { delete(b.claims, a.UserID) })
-				return b.MemStore.Redeem(ctx, now, a, notice, apply)
+				return b.MemStore.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Claim/one at a time", "Claim/ends after 60 s"}},
 		{"a claim outlives its settlement", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
 					b.locked(func() { b.claims[a.UserID] = &claim{until: now.Add(claimTime)} })
 				}
@@ -1233,8 +1233,8 @@ func claimMutants() []storeMutant {
 			b.redeem = lastingClaims(b, 30*time.Second)
 		}, []string{"Claim/ends after 60 s"}},
 		{"whoever ends takes the claim along", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notice, apply)
+			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
 					b.locked(func() { delete(b.claims, a.UserID) })
 				}
@@ -1260,8 +1260,8 @@ func claimMutants() []storeMutant {
 
 // lastingClaims is Redeem with claims that last for d.
 func lastingClaims(b *broken, d time.Duration) func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
-	return func(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
-		return b.MemStore.Redeem(ctx, now, a, notice, func(ctx context.Context) error {
+	return func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+		return b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
 			b.locked(func() { b.claims[a.UserID].until = now.Add(d) })
 			return apply(ctx)
 		})

@@ -12,7 +12,7 @@ import (
 // taken without its *testing.T, and because they break a MemStore where it
 // keeps its records.
 
-// A mutant has one fault; caught are the sentences that must notice. S is what
+// A mutant has one fault; caught are the sentences that must notification. S is what
 // makes one.
 type mutant[S any] struct {
 	name   string
@@ -28,7 +28,7 @@ type specimen[S, C any] struct {
 }
 
 // prove shows that each mutant is noticed, and that no sentence is idle: each
-// must notice one.
+// must notification one.
 func (s specimen[S, C]) prove(t *testing.T) {
 	checks := make(map[string]func(C))
 	for _, sentence := range s.sentences {
@@ -55,7 +55,7 @@ func (s specimen[S, C]) prove(t *testing.T) {
 					}
 				}
 				if !noticed {
-					t.Errorf("%s does not notice", name)
+					t.Errorf("%s does not notification", name)
 				}
 			}
 		})

@@ -66,9 +66,9 @@ func at(d time.Duration) time.Time { return start.Add(d) }
 
 const (
 	ms = time.Millisecond
-	// Records of a check expire after an hour, notices after a day.
-	lifetime       = time.Hour
-	noticeLifetime = 24 * time.Hour
+	// Records of a check expire after an hour, notifications after a day.
+	lifetime             = time.Hour
+	notificationLifetime = 24 * time.Hour
 	// late is when everything that was leased can be leased again and nothing
 	// has expired.
 	late = 59 * time.Minute
@@ -106,14 +106,14 @@ func (c *storeCheck) sibling(a reset.Activation) reset.Activation {
 	return a
 }
 
-// activationFor returns one that fulfils the request of m.
+// activationFor returns one that redeems the request of m.
 func (c *storeCheck) activationFor(m reset.Mail, userID string) reset.Activation {
 	a := c.activation(userID)
 	a.Request, a.Expires = m.ID, m.Expires
 	return a
 }
 
-func (c *storeCheck) ask(address string) reset.Mail {
+func (c *storeCheck) publicRequest(address string) reset.Mail {
 	return reset.Mail{
 		ID: c.id(), Kind: reset.MailReset, Email: address, Locale: "de", Due: start, Expires: at(lifetime),
 	}
@@ -126,10 +126,10 @@ func (c *storeCheck) mailFor(a reset.Activation) *reset.Mail {
 	}
 }
 
-func (c *storeCheck) notice(userID string) reset.Mail {
+func (c *storeCheck) notification(userID string) reset.Mail {
 	return reset.Mail{
-		ID: c.id(), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com",
-		Name: "User " + userID, Locale: "pt-BR", Due: start, Expires: at(noticeLifetime),
+		ID: c.id(), Kind: reset.MailNotification, UserID: userID, Email: userID + "@example.com",
+		Name: "User " + userID, Locale: "pt-BR", Due: start, Expires: at(notificationLifetime),
 	}
 }
 
@@ -200,16 +200,16 @@ func (c *storeCheck) settle(done ...reset.Settlement) {
 }
 
 // redeem succeeds.
-func (c *storeCheck) redeem(now time.Time, a reset.Activation, notice reset.Mail) {
+func (c *storeCheck) redeem(now time.Time, a reset.Activation, notification reset.Mail) {
 	c.Helper()
-	if calls, err := c.tryRedeem(now, a, notice, nil); err != nil || calls != 1 {
+	if calls, err := c.tryRedeem(now, a, notification, nil); err != nil || calls != 1 {
 		c.Fatalf("Redeem: %v after %d calls of apply, want success after 1", err, calls)
 	}
 }
 
 // tryRedeem redeems with an apply that returns result.
-func (c *storeCheck) tryRedeem(now time.Time, a reset.Activation, notice reset.Mail, result error) (calls int, err error) {
-	err = c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+func (c *storeCheck) tryRedeem(now time.Time, a reset.Activation, notification reset.Mail, result error) (calls int, err error) {
+	err = c.store.Redeem(c.Context(), now, a, notification, func(context.Context) error {
 		calls++
 		return result
 	})
@@ -219,7 +219,7 @@ func (c *storeCheck) tryRedeem(now time.Time, a reset.Activation, notice reset.M
 // wantRefused tries to redeem what is not live.
 func (c *storeCheck) wantRefused(now time.Time, a reset.Activation) {
 	c.Helper()
-	calls, err := c.tryRedeem(now, a, c.notice(a.UserID), nil)
+	calls, err := c.tryRedeem(now, a, c.notification(a.UserID), nil)
 	if !errors.Is(err, reset.ErrInvalidActivation) || calls != 0 {
 		c.Errorf("Redeem at %s: %v after %d calls of apply, want ErrInvalidActivation after 0", clock(now), err, calls)
 	}

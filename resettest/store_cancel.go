@@ -127,7 +127,7 @@ func count(conditions ...bool) (n int) {
 func (c *storeCheck) cancelEnqueue() {
 	errs := make(map[string]error)
 	c.sweep(func(ctx context.Context, name string) {
-		errs[name] = c.store.Enqueue(ctx, c.ask(name))
+		errs[name] = c.store.Enqueue(ctx, c.publicRequest(name))
 	})
 	got := byAddress(c.drain())
 	for name, err := range errs {
@@ -151,9 +151,9 @@ func (c *storeCheck) cancelIssueLeased() {
 	errs := make(map[reset.Activation]error)
 	c.sweep(func(ctx context.Context, user string) {
 		a := c.activation(user)
-		ask := c.ask(a.Email)
-		ask.ID = a.Request
-		c.enqueue(ask)
+		public := c.publicRequest(a.Email)
+		public.ID = a.Request
+		c.enqueue(public)
 		leased := c.leaseOne(start, at(time.Minute))
 		leased.Due = at(10 * time.Minute)
 		errs[a] = c.store.Issue(ctx, start, a, 1, &leased)
@@ -175,7 +175,7 @@ func (c *storeCheck) cancelRedeem() {
 	c.sweep(func(ctx context.Context, user string) {
 		s := c.story(user)
 		calls := 0
-		err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(context.Context) error {
+		err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
 			calls++
 			return nil
 		})
@@ -192,12 +192,12 @@ func (c *storeCheck) cancelApply() {
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	calls := 0
-	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(context.Context) error {
+	err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
 		calls++
 		cancel()
 		return nil
 	})
-	c.redeem(start, c.issued("b"), c.notice("b"))
+	c.redeem(start, c.issued("b"), c.notification("b"))
 	s.wantConsistent(c.drain(), err, calls)
 }
 
@@ -205,7 +205,7 @@ func (c *storeCheck) cancelFailingApply() {
 	s := c.story("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
-	err := c.store.Redeem(ctx, start, s.activations[0], c.notice("a"), func(context.Context) error {
+	err := c.store.Redeem(ctx, start, s.activations[0], c.notification("a"), func(context.Context) error {
 		cancel()
 		return context.Canceled
 	})
@@ -224,19 +224,19 @@ func (s *story) wantConsistent(mails []reset.Mail, err error, calls int) {
 	has := func(want reset.Mail) bool {
 		return slices.ContainsFunc(mails, func(m reset.Mail) bool { return m.ID == want.ID })
 	}
-	live, mail, notice := s.count(start, s.activations), has(s.mail), has(s.notice)
+	live, mail, notification := s.count(start, s.activations), has(s.mail), has(s.notification)
 	var consistent bool
 	switch {
-	case live == 0 && !mail && notice: // fulfilled
+	case live == 0 && !mail && notification: // redeemed
 		consistent = calls == 1
-	case live == len(s.activations) && mail && !notice: // untouched
+	case live == len(s.activations) && mail && !notification: // untouched
 		consistent = calls <= 1 && err != nil
-	case live == 0 && mail && !notice: // a claim that nothing came of
+	case live == 0 && mail && !notification: // a claim that nothing came of
 		consistent = s.elsewhere && calls == 0 && err != nil
 	}
 	if !consistent {
-		s.Errorf("Redeem was cancelled: %v after %d calls of apply; %d of %d activations are live, mail: %t, notice: %t",
-			err, calls, live, len(s.activations), mail, notice)
+		s.Errorf("Redeem was cancelled: %v after %d calls of apply; %d of %d activations are live, mail: %t, notification: %t",
+			err, calls, live, len(s.activations), mail, notification)
 	}
 	if err != nil && isVerdict(err) {
 		s.Errorf("Redeem was cancelled and says %v", err)
@@ -263,7 +263,7 @@ func (c *storeCheck) cancelLease() {
 	until := func(i int) time.Time { return at(time.Minute + time.Duration(i)*time.Second) }
 	c.sweep(func(ctx context.Context, name string) {
 		for range n {
-			c.enqueue(c.ask(name))
+			c.enqueue(c.publicRequest(name))
 		}
 		mails, err := c.store.Lease(ctx, start, until(len(errs)), n)
 		if err == nil && len(mails) != n || err != nil && len(mails) != 0 {
@@ -287,7 +287,7 @@ func (c *storeCheck) cancelSettle() {
 	errs := make(map[string]error)
 	c.sweep(func(ctx context.Context, name string) {
 		for range n {
-			c.enqueue(c.ask(name))
+			c.enqueue(c.publicRequest(name))
 		}
 		var done []reset.Settlement
 		for i, m := range c.leaseAll(start, at(20*time.Minute)) {

@@ -48,11 +48,11 @@ func (c *storeCheck) timeIsAnArgument() {
 		c.wantMails(now.Add(2*time.Minute - ms))
 		c.wantMails(now.Add(2*time.Minute), *m)
 
-		notice := c.notice(user)
-		notice.Due, notice.Expires = now, now.Add(noticeLifetime)
-		c.redeem(now.Add(lifetime-ms), a, notice)
-		c.wantMails(now.Add(lifetime), notice)
-		c.purgeAll(now.Add(noticeLifetime))
+		notification := c.notification(user)
+		notification.Due, notification.Expires = now, now.Add(notificationLifetime)
+		c.redeem(now.Add(lifetime-ms), a, notification)
+		c.wantMails(now.Add(lifetime), notification)
+		c.purgeAll(now.Add(notificationLifetime))
 		c.wantMails(now.Add(lifetime + time.Minute))
 	}
 }
@@ -106,7 +106,7 @@ func (c *storeCheck) exists(now time.Time, a reset.Activation) bool {
 func (c *storeCheck) jumpsBack() {
 	used, usedMail := c.issuedWithMail("used")
 	revoked, _ := c.issuedWithMail("revoked")
-	settled := c.ask("settled@example.com")
+	settled := c.publicRequest("settled@example.com")
 	purged := c.activation("purged")
 	purged.Expires = at(10 * time.Minute)
 	c.issue(start, purged, 1, c.mailFor(purged))
@@ -118,8 +118,8 @@ func (c *storeCheck) jumpsBack() {
 		}
 	}
 	c.purgeAll(at(10 * time.Minute))
-	notice := c.notice("used")
-	c.redeem(at(20*time.Minute), used, notice)
+	notification := c.notification("used")
+	c.redeem(at(20*time.Minute), used, notification)
 	c.revoke("revoked")
 
 	for _, back := range []time.Duration{5 * time.Minute, 0, -1000 * time.Hour} {
@@ -128,7 +128,7 @@ func (c *storeCheck) jumpsBack() {
 			c.wantRefused(at(back), a)
 		}
 	}
-	c.wantMails(at(5*time.Minute), notice)
+	c.wantMails(at(5*time.Minute), notification)
 	for _, user := range []string{"used", "revoked", "purged"} {
 		c.issue(at(-time.Hour), c.activation(user), 1, nil) // nothing counts for the cap
 	}
@@ -160,7 +160,7 @@ func (c *storeCheck) userIDsAreBytes() {
 	for i, user := range users {
 		c.wantLive(start, used[i]) // whoever has ended before
 		if i%2 == 0 {
-			c.redeem(start, used[i], c.notice(user))
+			c.redeem(start, used[i], c.notification(user))
 		} else {
 			c.revoke(user)
 		}
@@ -174,7 +174,7 @@ func (c *storeCheck) userIDsOfMailsAreBytes() {
 	users := lookalikes()
 	var kept []reset.Mail
 	for i, user := range users {
-		c.enqueue(c.ask("a@example.com"))
+		c.enqueue(c.publicRequest("a@example.com"))
 		leased := c.leaseOne(start, at(time.Minute))
 		leased.Due = at(time.Minute)
 		c.issue(start, c.activationFor(leased, user), 1, &leased)
@@ -201,7 +201,7 @@ func (c *storeCheck) addressesAreBytes() {
 		if len(s) > 200 {
 			s = s[len(s)-200:]
 		}
-		m := c.ask(s + "@example.com")
+		m := c.publicRequest(s + "@example.com")
 		want = append(want, m)
 		c.enqueue(m)
 		a := c.activation("user")
@@ -260,7 +260,7 @@ func (c *storeCheck) textIsKept() {
 	var want []reset.Mail
 	a := c.issued("user")
 	for _, s := range append(lookalikes(), "", strings.Repeat("Ω", 500)) {
-		m := c.notice("user")
+		m := c.notification("user")
 		m.Name = s
 		if len(s) <= 35 {
 			m.Locale = s
@@ -268,11 +268,11 @@ func (c *storeCheck) textIsKept() {
 		c.enqueue(m)
 		want = append(want, m)
 	}
-	notice := want[0]
-	notice.ID, notice.Name = c.id(), "\x00\xff '\\\"--?%\x1a"
-	err := c.store.Redeem(c.Context(), start, a, notice, func(context.Context) error { return nil })
+	notification := want[0]
+	notification.ID, notification.Name = c.id(), "\x00\xff '\\\"--?%\x1a"
+	err := c.store.Redeem(c.Context(), start, a, notification, func(context.Context) error { return nil })
 	if err != nil {
 		c.Errorf("Redeem: %v", err)
 	}
-	c.wantMails(start, append(want, notice)...)
+	c.wantMails(start, append(want, notification)...)
 }

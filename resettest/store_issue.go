@@ -10,7 +10,7 @@ import (
 func issueSentences() []storeSentence {
 	const (
 		adds   = "Issue adds a if fewer than max requests of a.UserID are live, and otherwise returns a *LimitError"
-		held   = "One that is leased must still be held under that lease, and be an ask or a mail of the same user, or Issue changes nothing and returns ErrGone"
+		held   = "One that is leased must still be held under that lease, and be a public request or a mail of the same user, or Issue changes nothing and returns ErrGone"
 		renews = "it is bound to a.UserID and its lease is renewed until m.Due."
 		joins  = "If a.Request has a live activation, a joins it whatever max says"
 		finds  = "Find returns the live activation with the given hash, or ErrInvalidActivation."
@@ -59,17 +59,17 @@ func (c *storeCheck) issueCountsTheLive() {
 	c.issued("expired")
 	c.issue(at(lifetime), c.activation("expired"), 1, nil)
 
-	c.redeem(start, c.issued("used"), c.notice("used"))
+	c.redeem(start, c.issued("used"), c.notification("used"))
 	c.issue(start, c.activation("used"), 1, nil)
 
 	c.issued("revoked")
 	c.revoke("revoked")
 	c.issue(start, c.activation("revoked"), 1, nil)
 
-	ask := c.ask("mail@example.com")
-	mail := c.ask("mail@example.com")
+	public := c.publicRequest("mail@example.com")
+	mail := c.publicRequest("mail@example.com")
 	mail.UserID = "mail"
-	c.enqueue(ask, mail) // mails do not count
+	c.enqueue(public, mail) // mails do not count
 	c.issue(start, c.activation("mail"), 1, nil)
 
 	c.issued("other")
@@ -115,17 +115,17 @@ func (c *storeCheck) issueOverTheCap() {
 
 func (c *storeCheck) issueOverTheCapLeased() {
 	c.issued("a")
-	ask := c.ask("a@example.com")
-	c.enqueue(ask)
+	public := c.publicRequest("a@example.com")
+	c.enqueue(public)
 	leased := c.leaseOne(start, at(time.Minute))
 	renewed := leased
 	renewed.Due = at(10 * time.Minute)
-	over := c.activationFor(ask, "a")
+	over := c.activationFor(public, "a")
 	c.wantLimit(c.store.Issue(c.Context(), start, over, 1, &renewed), lifetime)
 	c.wantDead(start, over)
-	c.revoke("a") // does not concern an ask
+	c.revoke("a") // does not concern a public request
 	c.wantMails(at(time.Minute - ms))
-	c.wantMails(at(time.Minute), ask)
+	c.wantMails(at(time.Minute), public)
 }
 
 func (c *storeCheck) issueJoins() {
@@ -142,7 +142,7 @@ func (c *storeCheck) issueJoins() {
 	c.wantMails(at(2*time.Minute - ms))
 	c.wantMails(at(2*time.Minute), mail)
 	c.wantLimit(c.store.Issue(c.Context(), start, c.activation("a"), 2, nil), lifetime)
-	c.redeem(start, b, c.notice("a"))
+	c.redeem(start, b, c.notification("a"))
 	c.wantDead(start, a, b, d, other)
 }
 
@@ -212,8 +212,8 @@ func (c *storeCheck) issueIsOneTransaction() {
 func (c *storeCheck) issueLostLease() {
 	lost := func(name string, lose func(leased reset.Mail), now time.Duration, left ...reset.Mail) {
 		c.Helper()
-		ask := c.ask(name + "@example.com")
-		c.enqueue(ask)
+		public := c.publicRequest(name + "@example.com")
+		c.enqueue(public)
 		leased := c.leaseOne(start, at(time.Minute))
 		lose(leased)
 		leased.Due = at(10 * time.Minute)
@@ -222,7 +222,7 @@ func (c *storeCheck) issueLostLease() {
 		c.wantDead(start, a)
 		c.revoke("a") // would remove what is bound
 		for _, m := range left {
-			m.ID, m.Email = ask.ID, ask.Email
+			m.ID, m.Email = public.ID, public.Email
 			c.wantMails(at(3*time.Minute - ms))
 			c.wantMails(at(3*time.Minute), m)
 		}
@@ -233,7 +233,7 @@ func (c *storeCheck) issueLostLease() {
 	end := func(m reset.Mail, retry time.Time) reset.Settlement {
 		return reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry}
 	}
-	left := c.ask("")
+	left := c.publicRequest("")
 	lost("settled", func(m reset.Mail) { c.settle(end(m, time.Time{})) }, 0)
 	lost("freed", func(m reset.Mail) { c.settle(end(m, at(3*time.Minute))) }, 0, left)
 	lost("leased anew", func(reset.Mail) { c.leaseOne(at(time.Minute), at(3*time.Minute)) }, time.Minute, left)
@@ -245,7 +245,7 @@ func (c *storeCheck) issueLostLease() {
 		c.purgeAll(at(lifetime))
 	}, 0)
 
-	never := c.ask("never@example.com")
+	never := c.publicRequest("never@example.com")
 	never.Lease = c.id()
 	a := c.activationFor(never, "a")
 	c.wantIs("Issue of a mail that never was", c.store.Issue(c.Context(), start, a, 1, &never), reset.ErrGone)
@@ -292,7 +292,7 @@ func (c *storeCheck) issueMailOfTheSame() {
 
 func (c *storeCheck) issueBinds() {
 	for _, user := range []string{"a", "b"} {
-		c.enqueue(c.ask(user + "@example.com"))
+		c.enqueue(c.publicRequest(user + "@example.com"))
 	}
 	var bound []reset.Mail
 	for i, m := range c.leaseAll(start, at(time.Minute)) {
@@ -308,7 +308,7 @@ func (c *storeCheck) issueBinds() {
 }
 
 func (c *storeCheck) issueRenews() {
-	c.enqueue(c.ask("a@example.com"))
+	c.enqueue(c.publicRequest("a@example.com"))
 	leased := c.leaseOne(start, at(time.Minute))
 	leased.Due = at(10 * time.Minute)
 	a := c.activationFor(leased, "a")

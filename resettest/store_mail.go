@@ -39,7 +39,7 @@ func mailSentences() []storeSentence {
 func (c *storeCheck) enqueueAdds() {
 	var want []reset.Mail
 	add := func() {
-		m := c.ask("a@example.com")
+		m := c.publicRequest("a@example.com")
 		c.enqueue(m)
 		want = append(want, m)
 	}
@@ -51,19 +51,19 @@ func (c *storeCheck) enqueueAdds() {
 }
 
 func (c *storeCheck) enqueueKeeps() {
-	bound, notice := c.ask("not canonical, not even an address"), c.notice("nobody")
+	bound, notification := c.publicRequest("not canonical, not even an address"), c.notification("nobody")
 	bound.UserID, bound.Name = "nobody", "Nobody"
-	old, empty := c.ask("Ä@EXAMPLE.com"), reset.Mail{ID: c.id(), Kind: reset.MailReset, Due: start, Expires: at(lifetime)}
+	old, empty := c.publicRequest("Ä@EXAMPLE.com"), reset.Mail{ID: c.id(), Kind: reset.MailReset, Due: start, Expires: at(lifetime)}
 	old.Due = at(-10000 * time.Hour)
-	notice.Expires = at(100000 * time.Hour)
-	c.enqueue(bound, notice, old, empty)
-	c.wantMails(start, bound, notice, old, empty)
-	c.wantMails(at(100000*time.Hour-ms), notice)
+	notification.Expires = at(100000 * time.Hour)
+	c.enqueue(bound, notification, old, empty)
+	c.wantMails(start, bound, notification, old, empty)
+	c.wantMails(at(100000*time.Hour-ms), notification)
 }
 
 func (c *storeCheck) leaseAtMost() {
 	for range 7 {
-		c.enqueue(c.ask("a@example.com"))
+		c.enqueue(c.publicRequest("a@example.com"))
 	}
 	for i, want := range []int{0, 3, 1, 3, 0} {
 		n := []int{0, 3, 1, 100, 100}[i]
@@ -74,7 +74,7 @@ func (c *storeCheck) leaseAtMost() {
 }
 
 func (c *storeCheck) leaseDue() {
-	m := c.ask("a@example.com")
+	m := c.publicRequest("a@example.com")
 	m.Due, m.Expires = at(10*time.Minute), at(20*time.Minute)
 	c.enqueue(m)
 	c.wantMails(at(0))
@@ -85,7 +85,7 @@ func (c *storeCheck) leaseDue() {
 	c.wantMails(at(10*time.Minute), m)
 	c.wantMails(at(20*time.Minute-ms), m)
 
-	never := c.ask("never@example.com")
+	never := c.publicRequest("never@example.com")
 	never.Due, never.Expires = at(10*time.Minute), at(10*time.Minute)
 	c.enqueue(never)
 	c.wantMails(at(10 * time.Minute))
@@ -94,7 +94,7 @@ func (c *storeCheck) leaseDue() {
 func (c *storeCheck) leaseOrder() {
 	const n = 9
 	for i := range n {
-		m := c.ask("a@example.com")
+		m := c.publicRequest("a@example.com")
 		m.Due = at(time.Duration(i*4%n) * time.Second) // neither order of arrival
 		m.Expires = at(lifetime - time.Duration(i*7%n)*time.Second)
 		c.enqueue(m)
@@ -121,7 +121,7 @@ func (c *storeCheck) leaseOrder() {
 }
 
 func (c *storeCheck) leaseNoneTwice() {
-	first, second := c.ask("a@example.com"), c.ask("a@example.com")
+	first, second := c.publicRequest("a@example.com"), c.publicRequest("a@example.com")
 	second.Due = at(time.Second)
 	c.enqueue(first, second)
 	if got := c.leaseOne(start, at(time.Minute)); got.ID != first.ID {
@@ -138,7 +138,7 @@ func (c *storeCheck) leaseNoneTwice() {
 }
 
 func (c *storeCheck) leaseAsStored() {
-	m := c.ask("a@example.com")
+	m := c.publicRequest("a@example.com")
 	c.enqueue(m)
 	leases := map[reset.ID]bool{{}: true}
 	for i := range 4 {
@@ -162,13 +162,13 @@ func (c *storeCheck) leaseAsStored() {
 
 func (c *storeCheck) leaseEveryKind() {
 	_, bound := c.issuedWithMail("a")
-	ask, notice := c.ask("a@example.com"), c.notice("a")
-	c.enqueue(ask, notice)
-	c.wantMails(start, bound, ask, notice)
+	public, notification := c.publicRequest("a@example.com"), c.notification("a")
+	c.enqueue(public, notification)
+	c.wantMails(start, bound, public, notification)
 }
 
 func (c *storeCheck) settleRemoves() {
-	gone, kept := c.ask("gone@example.com"), c.ask("kept@example.com")
+	gone, kept := c.publicRequest("gone@example.com"), c.publicRequest("kept@example.com")
 	c.enqueue(gone)
 	leased := c.leaseOne(start, at(time.Minute))
 	c.enqueue(kept)
@@ -180,7 +180,7 @@ func (c *storeCheck) settleRemoves() {
 	c.settle(reset.Settlement{Mail: leased.ID, Lease: leased.Lease})
 	c.wantLive(start, bound)
 
-	overdue := c.ask("overdue@example.com") // nobody else took it
+	overdue := c.publicRequest("overdue@example.com") // nobody else took it
 	c.enqueue(overdue)
 	leased = c.leaseOne(start, at(time.Second))
 	c.settle(reset.Settlement{Mail: leased.ID, Lease: leased.Lease})
@@ -208,7 +208,7 @@ func (c *storeCheck) settleFrees() {
 func (c *storeCheck) settleGone() {
 	c.settle()
 	c.settle(reset.Settlement{Mail: c.id(), Lease: c.id()}, reset.Settlement{Mail: c.id(), Lease: c.id(), Retry: start})
-	m := c.ask("a@example.com")
+	m := c.publicRequest("a@example.com")
 	c.enqueue(m)
 	leased := c.leaseOne(start, at(time.Minute))
 	c.settle(
@@ -221,7 +221,7 @@ func (c *storeCheck) settleGone() {
 }
 
 func (c *storeCheck) settleAnotherLease() {
-	m := c.ask("a@example.com")
+	m := c.publicRequest("a@example.com")
 	c.enqueue(m)
 	first := c.leaseOne(start, at(time.Minute))
 	stale := []reset.Settlement{
@@ -247,7 +247,7 @@ func (c *storeCheck) settleAnotherLease() {
 func (c *storeCheck) settleMany() {
 	const n = 50
 	for i := range n {
-		c.enqueue(c.ask(fmt.Sprintf("a%d@example.com", i)))
+		c.enqueue(c.publicRequest(fmt.Sprintf("a%d@example.com", i)))
 	}
 	var done []reset.Settlement
 	var left []reset.Mail
@@ -283,8 +283,8 @@ func (c *storeCheck) purgeExpired() {
 			kept = append(kept, *m)
 		}
 	}
-	notice := c.notice("a")
-	c.enqueue(notice)
+	notification := c.notification("a")
+	c.enqueue(notification)
 	c.lease(start, at(time.Minute), 1) // a leased one expires like others
 	c.purgeAll(at(10 * time.Minute))
 	c.wantDead(start, dead...)
@@ -292,13 +292,13 @@ func (c *storeCheck) purgeExpired() {
 	if c.purge(at(10*time.Minute), 100) != 0 {
 		c.Errorf("Purge found something where none were left")
 	}
-	c.wantMails(at(10*time.Minute-ms), append(kept, notice)...)
+	c.wantMails(at(10*time.Minute-ms), append(kept, notification)...)
 }
 
 func (c *storeCheck) purgeAtMost() {
 	// Asks first: of these alone every store keeps just one record each.
 	for range 5 {
-		c.enqueue(c.ask("a@example.com"))
+		c.enqueue(c.publicRequest("a@example.com"))
 	}
 	for i, want := range []int{2, 2, 1, 0} {
 		if got := c.purge(at(lifetime), 2); got != want {

@@ -22,7 +22,7 @@ func raceSentences() []storeSentence {
 	return []storeSentence{
 		{"Race/cap", limit, (*storeCheck).raceIssues},
 		{"Race/cap of many users", limit, (*storeCheck).raceIssuesOfMany},
-		{"Race/cap of asks", limit, (*storeCheck).raceIssuesOfAsks},
+		{"Race/cap of public requests", limit, (*storeCheck).raceIssuesOfPublicRequests},
 		{"Race/one activation", one, (*storeCheck).raceOneActivation},
 		{"Race/activations of one user", one, (*storeCheck).raceTwoActivations},
 		{"Race/users", safe, (*storeCheck).raceUsers},
@@ -91,11 +91,11 @@ func (c *storeCheck) raceIssuesOfMany() {
 	}
 }
 
-// The mails of asks are issued by workers, each under its own lease.
-func (c *storeCheck) raceIssuesOfAsks() {
+// The mails of public requests are issued by workers, each under its own lease.
+func (c *storeCheck) raceIssuesOfPublicRequests() {
 	const n, max = 20, 3
 	for range n {
-		c.enqueue(c.ask("a@example.com"))
+		c.enqueue(c.publicRequest("a@example.com"))
 	}
 	leased := c.leaseAll(start, at(time.Minute))
 	activations := make([]reset.Activation, len(leased))
@@ -125,14 +125,14 @@ func (c *storeCheck) raceIssuesOfAsks() {
 func (c *storeCheck) raceRedeems(activations ...reset.Activation) {
 	c.Helper()
 	const n = 20
-	notices := make([]reset.Mail, n)
-	for i := range notices {
-		notices[i] = c.notice("a")
+	notifications := make([]reset.Mail, n)
+	for i := range notifications {
+		notifications[i] = c.notification("a")
 	}
 	var running, calls, succeeded atomic.Int32
 	var winner atomic.Int32
 	parallel(n, func(i int) {
-		err := c.store.Redeem(c.Context(), start, activations[i%len(activations)], notices[i], func(context.Context) error {
+		err := c.store.Redeem(c.Context(), start, activations[i%len(activations)], notifications[i], func(context.Context) error {
 			calls.Add(1)
 			if running.Add(1) != 1 {
 				c.Errorf("apply runs twice at a time")
@@ -155,7 +155,7 @@ func (c *storeCheck) raceRedeems(activations ...reset.Activation) {
 		c.Errorf("%d of %d parallel Redeems succeeded, apply was called %d times; want 1 and 1", succeeded.Load(), n, calls.Load())
 	}
 	c.wantDead(start, activations...)
-	c.wantMails(start, notices[winner.Load()])
+	c.wantMails(start, notifications[winner.Load()])
 }
 
 func (c *storeCheck) raceOneActivation() {
@@ -171,25 +171,25 @@ func (c *storeCheck) raceTwoActivations() {
 
 func (c *storeCheck) raceUsers() {
 	const n = 20
-	activations, notices := make([]reset.Activation, n), make([]reset.Mail, n)
+	activations, notifications := make([]reset.Activation, n), make([]reset.Mail, n)
 	for i := range n {
 		user := fmt.Sprint("user ", i)
-		activations[i], notices[i] = c.issued(user), c.notice(user)
+		activations[i], notifications[i] = c.issued(user), c.notification(user)
 	}
 	parallel(n, func(i int) {
-		err := c.store.Redeem(c.Context(), start, activations[i], notices[i], func(context.Context) error { return nil })
+		err := c.store.Redeem(c.Context(), start, activations[i], notifications[i], func(context.Context) error { return nil })
 		if err != nil {
 			c.Errorf("Redeem of user %d: %v", i, err)
 		}
 	})
 	c.wantDead(start, activations...)
-	c.wantMails(start, notices...)
+	c.wantMails(start, notifications...)
 }
 
 func (c *storeCheck) raceLeases() {
 	const mails, workers = 100, 10
 	for i := range mails {
-		m := c.ask("a@example.com")
+		m := c.publicRequest("a@example.com")
 		m.Due = at(-time.Duration(i%7) * time.Second)
 		c.enqueue(m)
 	}
@@ -227,7 +227,7 @@ func (c *storeCheck) raceLeases() {
 func (c *storeCheck) raceEnqueues() {
 	want := make([]reset.Mail, 50)
 	for i := range want {
-		want[i] = c.ask("a@example.com")
+		want[i] = c.publicRequest("a@example.com")
 	}
 	parallel(len(want), func(i int) {
 		if err := c.store.Enqueue(c.Context(), want[i]); err != nil {
@@ -251,7 +251,7 @@ func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bo
 				mayRefuse = f(s.user)
 				return
 			}
-			err = c.store.Redeem(c.Context(), now, s.activations[0], s.notice, func(context.Context) error {
+			err = c.store.Redeem(c.Context(), now, s.activations[0], s.notification, func(context.Context) error {
 				calls.Add(1)
 				return nil
 			})
@@ -268,15 +268,15 @@ func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bo
 			c.Errorf("Redeem: %v after %d calls of apply", err, calls.Load())
 		}
 		c.wantDead(start, s.activations...)
-		notices := 0
+		notifications := 0
 		for _, m := range c.leaseAll(at(lifetime), at(lifetime+time.Second)) {
-			if m.ID == s.notice.ID {
-				notices++
+			if m.ID == s.notification.ID {
+				notifications++
 			}
 			c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease})
 		}
-		if notices != int(want) {
-			c.Errorf("Redeem: %v, and %d notices are queued", err, notices)
+		if notifications != int(want) {
+			c.Errorf("Redeem: %v, and %d notifications are queued", err, notifications)
 		}
 	}
 }
@@ -308,7 +308,7 @@ func (c *storeCheck) raceRedeemIssue() {
 		var redeemed, issued error
 		parallel(2, func(i int) {
 			if i == 0 {
-				redeemed = c.store.Redeem(c.Context(), start, a, c.notice(user), func(context.Context) error { return nil })
+				redeemed = c.store.Redeem(c.Context(), start, a, c.notification(user), func(context.Context) error { return nil })
 			} else {
 				issued = c.store.Issue(c.Context(), start, b, 1, nil)
 			}
@@ -323,7 +323,7 @@ func (c *storeCheck) raceRedeemIssue() {
 		c.wantDead(start, a)
 	}
 	if got := len(c.leaseAll(start, at(time.Minute))); got != rounds {
-		c.Errorf("%d notices are queued, want %d", got, rounds)
+		c.Errorf("%d notifications are queued, want %d", got, rounds)
 	}
 }
 
@@ -354,7 +354,7 @@ func (c *storeCheck) raceEverything() {
 	const workers, steps, users, max = 8, 12, 3, 3
 	var mu sync.Mutex
 	var issued []reset.Activation
-	notices := make(map[reset.ID]bool)
+	notifications := make(map[reset.ID]bool)
 	parallel(workers, func(worker int) {
 		for step := range steps {
 			user := fmt.Sprint("user ", (worker+step)%users)
@@ -370,14 +370,14 @@ func (c *storeCheck) raceEverything() {
 			}
 			switch step % 4 {
 			case 0:
-				notice := c.notice(user)
-				err := c.store.Redeem(c.Context(), start, a, notice, func(context.Context) error { return nil })
+				notification := c.notification(user)
+				err := c.store.Redeem(c.Context(), start, a, notification, func(context.Context) error { return nil })
 				if err != nil && !errors.Is(err, reset.ErrInvalidActivation) {
 					c.Errorf("Redeem: %v", err)
 				}
 				if err == nil {
 					mu.Lock()
-					notices[notice.ID] = true
+					notifications[notification.ID] = true
 					mu.Unlock()
 				}
 			case 1:
@@ -416,15 +416,15 @@ func (c *storeCheck) raceEverything() {
 	}
 	for _, m := range c.drain() {
 		switch {
-		case m.Kind == reset.MailNotice && notices[m.ID]:
-			delete(notices, m.ID)
+		case m.Kind == reset.MailNotification && notifications[m.ID]:
+			delete(notifications, m.ID)
 		case m.Kind == reset.MailReset && live[m.ID] == m.UserID:
 			delete(live, m.ID)
 		default:
 			c.Errorf("a mail that should not be there, or twice: %+v", m)
 		}
 	}
-	if len(notices) > 0 || len(live) > 0 {
-		c.Errorf("%d notices and %d reset mails are missing", len(notices), len(live))
+	if len(notifications) > 0 || len(live) > 0 {
+		c.Errorf("%d notifications and %d reset mails are missing", len(notifications), len(live))
 	}
 }

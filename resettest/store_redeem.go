@@ -12,7 +12,7 @@ import (
 func redeemSentences() []storeSentence {
 	const (
 		invalid = "If a is not live, apply is not called and Redeem returns ErrInvalidActivation."
-		success = "On success every activation of the user and every reset mail bound to the user is removed and notice is queued, in the transaction that uses a up."
+		success = "On success every activation of the user and every reset mail bound to the user is removed and notification is queued, in the transaction that uses a up."
 		once    = "Redeem calls apply at most once, never again after a failure, and lets its panic pass."
 		revokes = "Revoke removes every activation of the user and every reset mail that is bound to the user."
 	)
@@ -22,16 +22,16 @@ func redeemSentences() []storeSentence {
 		{"Redeem/activations", success, (*storeCheck).redeemEndsActivations},
 		{"Redeem/mails", success, (*storeCheck).redeemEndsMails},
 		{"Redeem/leased mails", success, (*storeCheck).redeemEndsLeasedMails},
-		{"Redeem/notice", success, (*storeCheck).redeemQueuesNotice},
-		{"Redeem/other notices", "Notices survive Revoke and Redeem.", (*storeCheck).redeemKeepsNotices},
-		{"Redeem/asks", "An ask not yet resolved is bound to nobody: it counts as made afterwards.", (*storeCheck).redeemKeepsAsks},
+		{"Redeem/notification", success, (*storeCheck).redeemQueuesNotification},
+		{"Redeem/other notifications", "Notifications survive Revoke and Redeem.", (*storeCheck).redeemKeepsNotifications},
+		{"Redeem/public requests", "A public request not yet resolved is bound to nobody: it counts as made afterwards.", (*storeCheck).redeemKeepsPublicRequests},
 		{"Redeem/frees the cap", success, (*storeCheck).redeemFreesCap},
 		{"Redeem/apply once", once, (*storeCheck).redeemAppliesOnce},
 		{"Redeem/panic", once, (*storeCheck).redeemPanics},
 		{"Redeem/context", "apply reaches what it needs through its context.", (*storeCheck).redeemPassesContext},
 		{"Revoke/activations", revokes, (*storeCheck).revokeEndsActivations},
 		{"Revoke/mails", revokes, (*storeCheck).revokeEndsMails},
-		{"Revoke/notices and asks", "Notices stay queued.", (*storeCheck).revokeKeeps},
+		{"Revoke/notifications and public requests", "Notifications stay queued.", (*storeCheck).revokeKeeps},
 		{"Revoke/nothing", "Revoke of a user who has nothing is no error.", (*storeCheck).revokeNothing},
 	}
 }
@@ -40,7 +40,7 @@ func (c *storeCheck) redeemNotLive() {
 	c.wantRefused(start, c.activation("nobody"))
 
 	used := c.issued("used")
-	c.redeem(start, used, c.notice("used"))
+	c.redeem(start, used, c.notification("used"))
 	c.wantRefused(start, used)
 
 	revoked := c.issued("revoked")
@@ -52,7 +52,7 @@ func (c *storeCheck) redeemNotLive() {
 	c.wantLive(start, live)
 
 	if got := c.leaseAll(start, at(time.Minute)); len(got) != 1 {
-		c.Errorf("%d notices are queued after one success, want 1", len(got))
+		c.Errorf("%d notifications are queued after one success, want 1", len(got))
 	}
 }
 
@@ -60,7 +60,7 @@ func (c *storeCheck) redeemExpiry() {
 	a, b := c.issued("a"), c.issued("b")
 	c.wantRefused(at(lifetime), a)
 	c.wantRefused(at(lifetime+time.Hour), a)
-	c.redeem(at(lifetime-ms), b, c.notice("b"))
+	c.redeem(at(lifetime-ms), b, c.notification("b"))
 }
 
 func (c *storeCheck) redeemEndsActivations() {
@@ -70,7 +70,7 @@ func (c *storeCheck) redeemEndsActivations() {
 	c.issue(start, sibling, 9, nil)
 	c.issue(start, second, 9, nil)
 	c.issue(start, expired, 9, nil)
-	c.redeem(at(2*time.Minute), sibling, c.notice("a"))
+	c.redeem(at(2*time.Minute), sibling, c.notification("a"))
 	for _, now := range []time.Duration{0, 2 * time.Minute} {
 		c.wantDead(at(now), a, sibling, second, expired)
 		c.wantLive(at(now), other)
@@ -83,18 +83,18 @@ func (c *storeCheck) redeemEndsActivations() {
 func (c *storeCheck) redeemEndsMails() {
 	a, _ := c.issuedWithMail("a")
 	c.issuedWithMail("a")
-	retried := c.ask("a@example.com")
+	retried := c.publicRequest("a@example.com")
 	retried.UserID, retried.Due = "a", at(30*time.Minute)
 	c.enqueue(retried)
 	_, other := c.issuedWithMail("b")
-	notice := c.notice("a")
-	c.redeem(start, a, notice)
-	c.wantMails(at(late), other, notice)
+	notification := c.notification("a")
+	c.redeem(start, a, notification)
+	c.wantMails(at(late), other, notification)
 }
 
 func (c *storeCheck) redeemEndsLeasedMails() {
 	a, _ := c.issuedWithMail("a")
-	c.enqueue(c.ask("a@example.com"))
+	c.enqueue(c.publicRequest("a@example.com"))
 	leased := c.leaseAll(start, at(time.Minute))
 	for i := range leased {
 		if leased[i].UserID == "" { // bound while it is leased
@@ -102,77 +102,77 @@ func (c *storeCheck) redeemEndsLeasedMails() {
 			c.issue(start, c.activationFor(leased[i], "a"), 9, &leased[i])
 		}
 	}
-	notice := c.notice("a")
-	c.redeem(start, a, notice)
+	notification := c.notification("a")
+	c.redeem(start, a, notification)
 	for _, m := range leased {
 		again := c.activationFor(m, "a")
 		c.wantIs("Issue of a mail that Redeem removed", c.store.Issue(c.Context(), start, again, 9, &m), reset.ErrGone)
 		c.wantDead(start, again)
 		c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(time.Minute)})
 	}
-	c.wantMails(at(late), notice)
+	c.wantMails(at(late), notification)
 }
 
-func (c *storeCheck) redeemQueuesNotice() {
+func (c *storeCheck) redeemQueuesNotification() {
 	a := c.issued("a")
-	notice := c.notice("a")
-	notice.Email, notice.Due = "Stored@Example.COM", at(time.Minute)
-	c.redeem(start, a, notice)
+	notification := c.notification("a")
+	notification.Email, notification.Due = "Stored@Example.COM", at(time.Minute)
+	c.redeem(start, a, notification)
 	c.wantMails(at(time.Minute - ms))
 	got := c.leaseOne(at(time.Minute), at(2*time.Minute))
-	if !equalFacts(got, notice) || got.Attempts != 1 {
-		c.Errorf("Lease returned %+v, want %+v with one attempt", got, notice)
+	if !equalFacts(got, notification) || got.Attempts != 1 {
+		c.Errorf("Lease returned %+v, want %+v with one attempt", got, notification)
 	}
-	c.wantMails(at(noticeLifetime-ms), notice)
-	c.wantMails(at(noticeLifetime + time.Hour))
+	c.wantMails(at(notificationLifetime-ms), notification)
+	c.wantMails(at(notificationLifetime + time.Hour))
 }
 
-func (c *storeCheck) redeemKeepsNotices() {
-	first, second, third := c.notice("a"), c.notice("a"), c.notice("a")
+func (c *storeCheck) redeemKeepsNotifications() {
+	first, second, third := c.notification("a"), c.notification("a"), c.notification("a")
 	c.redeem(start, c.issued("a"), first)
 	c.revoke("a")
 	c.redeem(at(time.Second), c.issued("a"), second)
 	leased := c.lease(at(time.Second), at(time.Minute), 1)
 	c.redeem(at(2*time.Second), c.issued("a"), third) // also a leased one
 	if len(leased) != 1 {
-		c.Fatalf("Lease returned %d notices, want 1", len(leased))
+		c.Fatalf("Lease returned %d notifications, want 1", len(leased))
 	}
 	c.wantMails(at(late), first, second, third)
 }
 
-func (c *storeCheck) redeemKeepsAsks() {
-	waiting, leased := c.ask("a@example.com"), c.ask("a@example.com")
+func (c *storeCheck) redeemKeepsPublicRequests() {
+	waiting, leased := c.publicRequest("a@example.com"), c.publicRequest("a@example.com")
 	waiting.Due = at(time.Minute)
 	c.enqueue(waiting, leased)
 	held := c.leaseOne(start, at(time.Minute))
-	a, notice := c.issued("a"), c.notice("a")
-	c.redeem(start, a, notice)
+	a, notification := c.issued("a"), c.notification("a")
+	c.redeem(start, a, notification)
 	held.Due = at(2 * time.Minute)
 	later := c.activationFor(held, "a")
 	c.issue(start, later, 1, &held)
 	c.wantLive(start, later)
 	leased.UserID = "a"
-	c.wantMails(at(late), waiting, leased, notice)
+	c.wantMails(at(late), waiting, leased, notification)
 }
 
 func (c *storeCheck) redeemFreesCap() {
 	a := c.issued("a")
 	c.issued("a")
 	c.wantLimit(c.store.Issue(c.Context(), start, c.activation("a"), 1, nil), lifetime)
-	c.redeem(start, a, c.notice("a"))
+	c.redeem(start, a, c.notification("a"))
 	c.issue(start, c.activation("a"), 1, nil)
 }
 
 func (c *storeCheck) redeemAppliesOnce() {
 	for i, failure := range failures() {
 		user := fmt.Sprint("user ", i)
-		calls, err := c.tryRedeem(start, c.issued(user), c.notice(user), failure)
+		calls, err := c.tryRedeem(start, c.issued(user), c.notification(user), failure)
 		if calls != 1 {
 			c.Errorf("apply failed with %v and was called %d times, want 1", failure, calls)
 		}
 		c.wantIs("Redeem whose apply failed", err, failure)
 	}
-	c.wantMails(at(late)) // no notice
+	c.wantMails(at(late)) // no notification
 }
 
 // failures are what apply may return: also errors that a store might take for
@@ -203,7 +203,7 @@ func (c *storeCheck) redeemPanics() {
 	value := new(int)
 	got := catch(func() {
 		a := c.issued("a")
-		_ = c.store.Redeem(c.Context(), start, a, c.notice("a"), func(context.Context) error {
+		_ = c.store.Redeem(c.Context(), start, a, c.notification("a"), func(context.Context) error {
 			calls++
 			panic(value)
 		})
@@ -211,11 +211,11 @@ func (c *storeCheck) redeemPanics() {
 	if got != value || calls != 1 {
 		c.Errorf("apply panicked with %p: Redeem panicked with %v after %d calls, want the same after 1", value, got, calls)
 	}
-	c.wantMails(at(late)) // no notice
-	c.redeem(start, c.issued("b"), c.notice("b"))
+	c.wantMails(at(late)) // no notification
+	c.redeem(start, c.issued("b"), c.notification("b"))
 	// Nothing is locked for good. Where the users are elsewhere, a claim may
 	// last for a minute.
-	c.redeem(at(61*time.Second), c.issued("a"), c.notice("a"))
+	c.redeem(at(61*time.Second), c.issued("a"), c.notification("a"))
 }
 
 type contextKey struct{}
@@ -223,7 +223,7 @@ type contextKey struct{}
 func (c *storeCheck) redeemPassesContext() {
 	ctx := context.WithValue(c.Context(), contextKey{}, "mine")
 	a := c.issued("a")
-	err := c.store.Redeem(ctx, start, a, c.notice("a"), func(ctx context.Context) error {
+	err := c.store.Redeem(ctx, start, a, c.notification("a"), func(ctx context.Context) error {
 		if ctx.Value(contextKey{}) != "mine" {
 			c.Errorf("apply got a context that does not derive from Redeem's")
 		}
@@ -253,7 +253,7 @@ func (c *storeCheck) revokeEndsActivations() {
 
 func (c *storeCheck) revokeEndsMails() {
 	c.issuedWithMail("a")
-	retried := c.ask("a@example.com")
+	retried := c.publicRequest("a@example.com")
 	retried.UserID, retried.Due = "a", at(30*time.Minute)
 	c.enqueue(retried)
 	leased := c.leaseOne(start, at(time.Minute))
@@ -264,13 +264,13 @@ func (c *storeCheck) revokeEndsMails() {
 }
 
 func (c *storeCheck) revokeKeeps() {
-	notice, bound, ask := c.notice("a"), c.notice("a"), c.ask("a@example.com")
-	c.redeem(start, c.issued("a"), notice)
-	c.enqueue(bound, ask)
+	notification, bound, public := c.notification("a"), c.notification("a"), c.publicRequest("a@example.com")
+	c.redeem(start, c.issued("a"), notification)
+	c.enqueue(bound, public)
 	c.revoke("a")
 	c.lease(start, at(time.Minute), 1) // whichever it is
 	c.revoke("a")
-	c.wantMails(at(late), notice, bound, ask)
+	c.wantMails(at(late), notification, bound, public)
 }
 
 func (c *storeCheck) revokeNothing() {

@@ -26,10 +26,10 @@ func sameDatabaseSentences() []storeSentence {
 // A story is a user with two requests, three activations and a mail.
 type story struct {
 	*storeCheck
-	user        string
-	activations []reset.Activation
-	mail        reset.Mail
-	notice      reset.Mail
+	user         string
+	activations  []reset.Activation
+	mail         reset.Mail
+	notification reset.Mail
 }
 
 func (c *storeCheck) story(user string) *story {
@@ -37,7 +37,7 @@ func (c *storeCheck) story(user string) *story {
 	a, m := c.issuedWithMail(user)
 	sibling := c.sibling(a)
 	c.issue(start, sibling, 9, nil)
-	return &story{c, user, []reset.Activation{a, sibling, c.issued(user)}, m, c.notice(user)}
+	return &story{c, user, []reset.Activation{a, sibling, c.issued(user)}, m, c.notification(user)}
 }
 
 // wantUntouched checks that all is as it was, and ends the story.
@@ -49,20 +49,20 @@ func (s *story) wantUntouched(now time.Time) {
 	}
 	s.wantLimit(s.store.Issue(s.Context(), now, s.storeCheck.activation(s.user), 2, nil), at(lifetime).Sub(now))
 	s.wantMails(now, s.mail)
-	s.redeem(now.Add(time.Minute), s.activations[1], s.notice)
-	s.wantFulfilled(now.Add(time.Minute))
+	s.redeem(now.Add(time.Minute), s.activations[1], s.notification)
+	s.wantRedeemed(now.Add(time.Minute))
 }
 
-// wantFulfilled checks that only the notice is left, and ends the story.
-func (s *story) wantFulfilled(now time.Time) {
+// wantRedeemed checks that only the notification is left, and ends the story.
+func (s *story) wantRedeemed(now time.Time) {
 	s.Helper()
 	s.wantDead(start, s.activations...)
 	s.wantDead(now, s.activations...)
-	s.wantMails(now, s.notice)
+	s.wantMails(now, s.notification)
 	s.revokeAndForget(now.Add(time.Minute))
 }
 
-// wantUsedUp checks that no activation is left and no notice was queued.
+// wantUsedUp checks that no activation is left and no notification was queued.
 func (s *story) wantUsedUp(now time.Time) {
 	s.Helper()
 	for _, when := range []time.Time{start, now, now.Add(61 * time.Second)} {
@@ -73,8 +73,8 @@ func (s *story) wantUsedUp(now time.Time) {
 		s.wantRefused(now.Add(61*time.Second), a)
 	}
 	for _, m := range s.leaseAll(now, now.Add(time.Second)) {
-		if m.Kind == reset.MailNotice {
-			s.Errorf("a notice was queued: %+v", m)
+		if m.Kind == reset.MailNotification {
+			s.Errorf("a notification was queued: %+v", m)
 		}
 	}
 	s.revokeAndForget(now.Add(time.Minute))
@@ -92,7 +92,7 @@ func (s *story) revokeAndForget(now time.Time) {
 func (c *storeCheck) failureUndoes() {
 	for i, failure := range failures() {
 		s := c.story(fmt.Sprint("user ", i))
-		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notice(s.user), failure)
+		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notification(s.user), failure)
 		if calls != 1 || err == nil {
 			c.Errorf("Redeem: %v after %d calls of an apply that fails", err, calls)
 		}
@@ -103,7 +103,7 @@ func (c *storeCheck) failureUndoes() {
 func (c *storeCheck) panicUndoes() {
 	s := c.story("a")
 	got := catch(func() {
-		_ = c.store.Redeem(c.Context(), at(time.Second), s.activations[0], c.notice("a"), func(context.Context) error {
+		_ = c.store.Redeem(c.Context(), at(time.Second), s.activations[0], c.notification("a"), func(context.Context) error {
 			panic("apply")
 		})
 	})
@@ -119,7 +119,7 @@ func (c *storeCheck) nextSucceeds() {
 	failure := errors.New("apply failed")
 	var calls, succeeded, failed, refused atomic.Int32
 	parallel(n, func(i int) {
-		err := c.store.Redeem(c.Context(), at(time.Second), s.activations[i%3], s.notice, func(context.Context) error {
+		err := c.store.Redeem(c.Context(), at(time.Second), s.activations[i%3], s.notification, func(context.Context) error {
 			if calls.Add(1) <= failures {
 				return failure
 			}
@@ -140,7 +140,7 @@ func (c *storeCheck) nextSucceeds() {
 		c.Errorf("of %d calls of Redeem, %d called apply, %d succeeded, %d failed and %d were refused; want %d, 1, %d and %d",
 			n, calls.Load(), succeeded.Load(), failed.Load(), refused.Load(), failures+1, failures, n-failures-1)
 	}
-	s.wantFulfilled(at(time.Second))
+	s.wantRedeemed(at(time.Second))
 }
 
 // elsewhereSentences are those on claims. While apply runs nothing is locked:
@@ -178,10 +178,10 @@ func elsewhereSentences() []storeSentence {
 }
 
 // inApply redeems and runs f as apply.
-func (c *storeCheck) inApply(now time.Time, a reset.Activation, notice reset.Mail, f func() error) error {
+func (c *storeCheck) inApply(now time.Time, a reset.Activation, notification reset.Mail, f func() error) error {
 	c.Helper()
 	calls := 0
-	err := c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+	err := c.store.Redeem(c.Context(), now, a, notification, func(context.Context) error {
 		calls++
 		return f()
 	})
@@ -194,7 +194,7 @@ func (c *storeCheck) inApply(now time.Time, a reset.Activation, notice reset.Mai
 func (c *storeCheck) claimedAreNotLive() {
 	s := c.story("a")
 	other := c.issued("b")
-	err := c.inApply(at(time.Second), s.activations[0], s.notice, func() error {
+	err := c.inApply(at(time.Second), s.activations[0], s.notification, func() error {
 		c.wantDead(at(time.Second), s.activations...)
 		c.wantDead(start, s.activations...)
 		c.wantDead(at(61*time.Second), s.activations...)
@@ -209,7 +209,7 @@ func (c *storeCheck) claimedAreNotLive() {
 
 func (c *storeCheck) claimedCount() {
 	first, second := c.issued("a"), c.issued("a")
-	err := c.inApply(at(time.Second), first, c.notice("a"), func() error {
+	err := c.inApply(at(time.Second), first, c.notification("a"), func() error {
 		err := c.store.Issue(c.Context(), at(2*time.Second), c.activation("a"), 2, nil)
 		c.wantLimit(err, lifetime-2*time.Second)
 		return reset.ErrNotChanged
@@ -222,7 +222,7 @@ func (c *storeCheck) claimedCount() {
 
 func (c *storeCheck) claimedAreNotJoined() {
 	s := c.story("a")
-	err := c.inApply(at(time.Second), s.activations[0], s.notice, func() error {
+	err := c.inApply(at(time.Second), s.activations[0], s.notification, func() error {
 		sibling := c.activation("a")
 		sibling.Request = s.activations[0].Request
 		err := c.store.Issue(c.Context(), at(2*time.Second), sibling, 1, nil)
@@ -240,7 +240,7 @@ func (c *storeCheck) claimedAreNotJoined() {
 func (c *storeCheck) claimsTheLiveOnly() {
 	s := c.story("a")
 	later := c.activation("a")
-	err := c.inApply(start, s.activations[0], s.notice, func() error {
+	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.issue(at(time.Second), later, 100, nil)
 		c.wantLive(at(time.Second), later)
 		return errors.New("apply failed")
@@ -255,7 +255,7 @@ func (c *storeCheck) claimsTheLiveOnly() {
 func (c *storeCheck) claimSucceeds() {
 	s := c.story("a")
 	later, laterMail := c.activation("a"), reset.Mail{}
-	err := c.inApply(start, s.activations[0], s.notice, func() error {
+	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		laterMail = *c.mailFor(later)
 		c.issue(start, later, 9, &laterMail)
 		return nil
@@ -264,7 +264,7 @@ func (c *storeCheck) claimSucceeds() {
 		c.Errorf("Redeem: %v", err)
 	}
 	c.wantDead(start, later) // every activation of the user
-	s.wantFulfilled(at(time.Second))
+	s.wantRedeemed(at(time.Second))
 }
 
 // A client that hangs up must not lose a change that was made.
@@ -272,52 +272,52 @@ func (c *storeCheck) claimSucceedsCancelled() {
 	s := c.story("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
-	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(context.Context) error {
+	err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
 		cancel()
 		return nil
 	})
 	if err != nil {
 		c.Errorf("Redeem: %v", err)
 	}
-	s.wantFulfilled(at(time.Second))
+	s.wantRedeemed(at(time.Second))
 }
 
 func (c *storeCheck) claimAppliesCancelled() {
 	s := c.story("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
-	err := c.store.Redeem(ctx, start, s.activations[0], s.notice, func(ctx context.Context) error {
+	err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(ctx context.Context) error {
 		cancel()
 		return ctx.Err()
 	})
 	if err != nil {
 		c.Errorf("Redeem: %v", err)
 	}
-	s.wantFulfilled(at(time.Second))
+	s.wantRedeemed(at(time.Second))
 }
 
 func (c *storeCheck) claimSucceedsPurged() {
 	s := c.story("a")
-	err := c.inApply(at(lifetime-time.Second), s.activations[0], s.notice, func() error {
+	err := c.inApply(at(lifetime-time.Second), s.activations[0], s.notification, func() error {
 		c.purgeAll(at(lifetime + time.Second))
 		return nil
 	})
 	if err != nil {
 		c.Errorf("Redeem: %v", err)
 	}
-	s.wantFulfilled(at(lifetime + time.Second))
+	s.wantRedeemed(at(lifetime + time.Second))
 }
 
 func (c *storeCheck) claimSucceedsRevoked() {
 	s := c.story("a")
-	err := c.inApply(start, s.activations[0], s.notice, func() error {
+	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.revoke("a")
 		return nil
 	})
 	if err != nil {
 		c.Errorf("Redeem: %v", err)
 	}
-	s.wantFulfilled(at(time.Second))
+	s.wantRedeemed(at(time.Second))
 }
 
 // notChanged are the errors that give a claim back.
@@ -334,7 +334,7 @@ func notChanged() []error {
 func (c *storeCheck) claimGivesBack() {
 	for i, result := range notChanged() {
 		s := c.story(fmt.Sprint("user ", i))
-		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notice(s.user), result)
+		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notification(s.user), result)
 		if calls != 1 {
 			c.Errorf("apply was called %d times, want 1", calls)
 		}
@@ -347,7 +347,7 @@ func (c *storeCheck) claimGivesBackCancelled() {
 	s := c.story("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
-	err := c.store.Redeem(ctx, at(time.Second), s.activations[0], c.notice("a"), func(context.Context) error {
+	err := c.store.Redeem(ctx, at(time.Second), s.activations[0], c.notification("a"), func(context.Context) error {
 		cancel()
 		return reset.ErrNotChanged
 	})
@@ -357,7 +357,7 @@ func (c *storeCheck) claimGivesBackCancelled() {
 
 func (c *storeCheck) claimGivesNothingRevokedBack() {
 	s := c.story("a")
-	err := c.inApply(start, s.activations[0], c.notice("a"), func() error {
+	err := c.inApply(start, s.activations[0], c.notification("a"), func() error {
 		c.revoke("a")
 		return reset.ErrNotChanged
 	})
@@ -366,11 +366,11 @@ func (c *storeCheck) claimGivesNothingRevokedBack() {
 
 	// What an earlier claim has used up does not come back with a later one.
 	s = c.story("b")
-	if _, err := c.tryRedeem(start, s.activations[0], c.notice("b"), errors.New("apply failed")); err == nil {
+	if _, err := c.tryRedeem(start, s.activations[0], c.notification("b"), errors.New("apply failed")); err == nil {
 		c.Errorf("Redeem succeeded though apply failed")
 	}
 	later := c.issued("b")
-	calls, err := c.tryRedeem(at(61*time.Second), later, c.notice("b"), reset.ErrNotChanged)
+	calls, err := c.tryRedeem(at(61*time.Second), later, c.notification("b"), reset.ErrNotChanged)
 	if calls != 1 {
 		c.Errorf("apply was called %d times, want 1", calls)
 	}
@@ -386,7 +386,7 @@ func (c *storeCheck) errorUsesUp() {
 			continue
 		}
 		s := c.story(fmt.Sprint("user ", i))
-		calls, err := c.tryRedeem(start, s.activations[0], c.notice(s.user), failure)
+		calls, err := c.tryRedeem(start, s.activations[0], c.notification(s.user), failure)
 		if calls != 1 {
 			c.Errorf("apply was called %d times, want 1", calls)
 		}
@@ -399,7 +399,7 @@ func (c *storeCheck) errorUsesUp() {
 func (c *storeCheck) panicUsesUp() {
 	s := c.story("a")
 	got := catch(func() {
-		_ = c.inApply(start, s.activations[0], c.notice("a"), func() error { panic("apply") })
+		_ = c.inApply(start, s.activations[0], c.notification("a"), func() error { panic("apply") })
 	})
 	if got != "apply" {
 		c.Errorf("Redeem panicked with %v, want apply's panic", got)
@@ -409,12 +409,12 @@ func (c *storeCheck) panicUsesUp() {
 
 // hang redeems with an apply that does not return: to the store that is a
 // crash. The function that it returns makes apply return after all.
-func (c *storeCheck) hang(now time.Time, a reset.Activation, notice reset.Mail) (end func(error)) {
+func (c *storeCheck) hang(now time.Time, a reset.Activation, notification reset.Mail) (end func(error)) {
 	c.Helper()
 	entered, result, over := make(chan struct{}), make(chan error), make(chan struct{})
 	go func() {
 		defer close(over)
-		err := c.store.Redeem(c.Context(), now, a, notice, func(context.Context) error {
+		err := c.store.Redeem(c.Context(), now, a, notification, func(context.Context) error {
 			close(entered)
 			return <-result
 		})
@@ -442,7 +442,7 @@ func (c *storeCheck) hang(now time.Time, a reset.Activation, notice reset.Mail) 
 
 func (c *storeCheck) crashUsesUp() {
 	s := c.story("a")
-	c.hang(start, s.activations[0], c.notice("a"))
+	c.hang(start, s.activations[0], c.notification("a"))
 	later := c.issued("a")
 	c.wantRefused(at(time.Second), later)
 	c.wantDead(at(61*time.Second), s.activations...)
@@ -450,19 +450,19 @@ func (c *storeCheck) crashUsesUp() {
 		c.wantRefused(at(61*time.Second), a)
 	}
 	c.wantLive(at(61*time.Second), later)
-	c.redeem(at(61*time.Second), later, s.notice)
-	s.wantFulfilled(at(2 * time.Minute))
+	c.redeem(at(61*time.Second), later, s.notification)
+	s.wantRedeemed(at(2 * time.Minute))
 }
 
 func (c *storeCheck) claimIsAlone() {
 	s := c.story("a")
 	later, other := c.activation("a"), c.issued("b")
-	err := c.inApply(start, s.activations[0], s.notice, func() error {
+	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.issue(start, later, 9, nil)
 		for _, a := range append(s.activations, later) {
 			c.wantRefused(at(time.Second), a)
 		}
-		c.redeem(at(time.Second), other, c.notice("b")) // nobody else's business
+		c.redeem(at(time.Second), other, c.notification("b")) // nobody else's business
 		return nil
 	})
 	if err != nil {
@@ -472,30 +472,30 @@ func (c *storeCheck) claimIsAlone() {
 
 func (c *storeCheck) claimEndsSettled() {
 	s := c.story("a")
-	_, err := c.tryRedeem(start, s.activations[0], c.notice("a"), reset.ErrNotChanged)
+	_, err := c.tryRedeem(start, s.activations[0], c.notification("a"), reset.ErrNotChanged)
 	c.wantIs("Redeem", err, reset.ErrNotChanged)
-	c.redeem(start, s.activations[0], s.notice)
+	c.redeem(start, s.activations[0], s.notification)
 	later := c.issued("a")
-	c.redeem(start, later, c.notice("a"))
+	c.redeem(start, later, c.notification("a"))
 	c.wantDead(start, later)
 }
 
 func (c *storeCheck) claimEndsInTime() {
 	first, second := c.issued("a"), c.activation("a")
-	c.hang(at(time.Second), first, c.notice("a"))
+	c.hang(at(time.Second), first, c.notification("a"))
 	c.issue(at(time.Second), second, 9, nil)
 	c.wantRefused(at(time.Second), second)
 	c.wantRefused(at(61*time.Second-ms), second)
-	c.redeem(at(61*time.Second+ms), second, c.notice("a"))
+	c.redeem(at(61*time.Second+ms), second, c.notification("a"))
 }
 
 func (c *storeCheck) claimSurvivesLateOne() {
 	for i, result := range []error{nil, errors.New("apply failed"), reset.ErrNotChanged} {
 		user := fmt.Sprint("user ", i)
 		first := c.issued(user)
-		end := c.hang(start, first, c.notice(user))
+		end := c.hang(start, first, c.notification(user))
 		second, third := c.issued(user), c.activation(user)
-		err := c.inApply(at(61*time.Second), second, c.notice(user), func() error {
+		err := c.inApply(at(61*time.Second), second, c.notification(user), func() error {
 			end(result)
 			c.issue(at(62*time.Second), third, 9, nil)
 			c.wantRefused(at(62*time.Second), third)
@@ -511,7 +511,7 @@ func (c *storeCheck) claimSurvivesLateOne() {
 func (c *storeCheck) claimSurvivesPurge() {
 	s := c.story("a")
 	later := c.activation("a")
-	err := c.inApply(start, s.activations[0], s.notice, func() error {
+	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.purgeAll(at(59 * time.Second))
 		c.issue(start, later, 9, nil)
 		c.wantRefused(at(59*time.Second), later)

@@ -54,8 +54,8 @@ var roles = map[string]func(ctx context.Context, c *child) error{
 	"visit":   visit,
 	"storm":   storm,
 	"request": requestAtOnce,
-	"ask":     askAtOnce,
-	"fulfil":  fulfilAtOnce,
+	"forgot":  forgotAtOnce,
+	"redeem":  redeemAtOnce,
 	"send":    func(ctx context.Context, c *child) error { return c.drain(ctx, c.Service) },
 	"quarrel": quarrel,
 }
@@ -190,7 +190,7 @@ func (p *process) wentWell(t *testing.T) {
 type letter struct {
 	id         string // of the message
 	to         string
-	activation string // "" of a notice
+	activation string // "" of a notification
 }
 
 var activationIn = regexp.MustCompile(`activation=([A-Za-z0-9_-]{24})`)

@@ -27,7 +27,7 @@ var (
 	changePoints = map[string]int{"claimed": 2, "set": 2, "committing": 2}
 )
 
-// visit makes two requests and an ask, sends the mail, changes the passwords of
+// visit makes two requests and a public request, sends the mail, changes the passwords of
 // those who have made requests, and tells of it.
 func visit(ctx context.Context, c *child) error {
 	alice, bob, carol := c.Users[0], c.Users[1], c.Users[2]
@@ -85,7 +85,7 @@ func crashes(t *testing.T, p place, points map[string]int) {
 	}
 }
 
-// storm makes requests and asks, and sends the mail, all at once and until it
+// storm makes trusted and public requests, and sends the mail, all at once and until it
 // is killed. It changes every fourth user's password.
 func storm(ctx context.Context, c *child) error {
 	go c.Run(ctx)
@@ -291,9 +291,9 @@ func (c *crash) sentAtLeastOnce() {
 	c.Helper()
 	all := letters(c.T, c.sink)
 	for _, user := range c.users {
-		sent := func(notice bool) bool {
+		sent := func(notification bool) bool {
 			return slices.ContainsFunc(all, func(l letter) bool {
-				return l.to == emailOf(user) && notice == (l.activation == "")
+				return l.to == emailOf(user) && notification == (l.activation == "")
 			})
 		}
 		hash, _ := c.h.users.state(c, user)
@@ -301,7 +301,7 @@ func (c *crash) sentAtLeastOnce() {
 			c.Errorf("the request of %s was accepted and not mailed", user)
 		}
 		if toTell := c.did("changed", user) || c.h.Elsewhere == "" && hash != "old"; toTell != sent(true) {
-			c.Errorf("%s has the password %q: a notice was sent: %v, want %v", user, hash, sent(true), toTell)
+			c.Errorf("%s has the password %q: a notification was sent: %v, want %v", user, hash, sent(true), toTell)
 		}
 	}
 }

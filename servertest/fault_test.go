@@ -212,7 +212,7 @@ type operation struct {
 }
 
 var operations = []operation{
-	{"Enqueue", func(ctx context.Context, h *host) error { return h.store.Enqueue(ctx, ask(100)) }},
+	{"Enqueue", func(ctx context.Context, h *host) error { return h.store.Enqueue(ctx, publicRequest(100)) }},
 	{"Issue", func(ctx context.Context, h *host) error {
 		a := activation(101, "alice")
 		return h.store.Issue(ctx, start, a, 9, mailFor(a))
@@ -222,7 +222,7 @@ var operations = []operation{
 		return err
 	}},
 	{"Redeem", func(ctx context.Context, h *host) error {
-		return h.store.Redeem(ctx, start, activation(1, "alice"), notice(102, "alice"), func(ctx context.Context) error {
+		return h.store.Redeem(ctx, start, activation(1, "alice"), notification(102, "alice"), func(ctx context.Context) error {
 			return h.users.SetPassword(ctx, "alice", "new")
 		})
 	}},
@@ -240,7 +240,7 @@ var operations = []operation{
 	}},
 }
 
-// stockUp leaves exactly two activations of a user, their mails, an ask and two
+// stockUp leaves exactly two activations of a user, their mails, a public request and two
 // mails that are leased.
 func stockUp(t *testing.T, h *host) {
 	t.Helper()
@@ -256,7 +256,7 @@ func stockUp(t *testing.T, h *host) {
 		}
 	}
 	for n, lease := range map[int]reset.ID{3: {}, 4: id(40), 5: id(50)} {
-		m := ask(n)
+		m := publicRequest(n)
 		if m.Lease = lease; lease != (reset.ID{}) {
 			m.Due = start.Add(time.Minute)
 		}

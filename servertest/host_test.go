@@ -85,7 +85,7 @@ func TestOneTransaction(t *testing.T) {
 						err = fmt.Errorf("panic: %v", p)
 					}
 				}()
-				err = store.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+				err = store.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 					if err := test.write(ctx); err != nil {
 						t.Errorf("%s: write: %v", test.name, err)
 					}
@@ -131,7 +131,7 @@ func TestStands(t *testing.T) {
 		if err := store.Issue(t.Context(), start, a, 1, mailFor(a)); err != nil {
 			t.Fatal(err)
 		}
-		err := store.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+		err := store.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 			tx, ok := storebun.Tx(ctx)
 			if !ok {
 				return errors.New("no transaction")
@@ -232,7 +232,7 @@ func TestMigration(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 10)
 		store := newStore(t, db, storebun.Options{})
-		if err := store.Enqueue(t.Context(), ask(1)); err != nil {
+		if err := store.Enqueue(t.Context(), publicRequest(1)); err != nil {
 			t.Fatal(err)
 		}
 		schema, err := sqlstore.SchemaOf(db.Dialect().Name())
@@ -370,7 +370,7 @@ func useOnce(t *testing.T, setting string, store *storebun.Store) {
 			t.Errorf("%s: %s: %v", setting, op, err)
 		}
 	}
-	check("Enqueue", store.Enqueue(ctx, ask(7)))
+	check("Enqueue", store.Enqueue(ctx, publicRequest(7)))
 	check("Issue", store.Issue(ctx, start, a, 1, m))
 	if got, err := store.Find(ctx, start, a.Hash); err != nil || got != a {
 		t.Errorf("%s: Find: got %+v, %v, want %+v", setting, got, err, a)
@@ -382,9 +382,9 @@ func useOnce(t *testing.T, setting string, store *storebun.Store) {
 	for _, m := range mails {
 		check("Settle", store.Settle(ctx, []reset.Settlement{{Mail: m.ID, Lease: m.Lease, Retry: start}}))
 	}
-	check("Redeem", store.Redeem(ctx, start, a, notice(3, a.UserID), func(context.Context) error { return nil }))
+	check("Redeem", store.Redeem(ctx, start, a, notification(3, a.UserID), func(context.Context) error { return nil }))
 	check("Revoke", store.Revoke(ctx, a.UserID))
 	if n, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
-		t.Errorf("%s: Purge: got %d, %v, want at least the ask and the notice", setting, n, err)
+		t.Errorf("%s: Purge: got %d, %v, want at least the public request and the notification", setting, n, err)
 	}
 }

@@ -259,7 +259,7 @@ func TestUsersDoNotWait(t *testing.T) {
 				if err := store.Revoke(storebun.WithTx(ctx, tx), "a"); err != nil {
 					t.Errorf("Revoke of a: %v", err)
 				}
-				if err := store.Enqueue(ctx, ask(60)); err != nil {
+				if err := store.Enqueue(ctx, publicRequest(60)); err != nil {
 					t.Errorf("Enqueue: %v", err)
 				}
 				for i, user := range []string{"_", "aa", "c"} { // beside a in the index
@@ -267,7 +267,7 @@ func TestUsersDoNotWait(t *testing.T) {
 						t.Errorf("Issue for %s: %v", user, err)
 					}
 				}
-				if err := store.Redeem(ctx, start, activation(1, "b"), notice(100, "b"), func(context.Context) error { return nil }); err != nil {
+				if err := store.Redeem(ctx, start, activation(1, "b"), notification(100, "b"), func(context.Context) error { return nil }); err != nil {
 					t.Errorf("users elsewhere: %v: Redeem for b: %v", elsewhere, err)
 				}
 				queue(t, store, 50, "b")
@@ -383,7 +383,7 @@ func TestPurgeMeetsClaim(t *testing.T) {
 		if s.name == postgresServer.name { // where it has locked what it lists
 			release()
 		}
-		err := store.Redeem(t.Context(), start, a, notice(2, "a"), func(context.Context) error {
+		err := store.Redeem(t.Context(), start, a, notification(2, "a"), func(context.Context) error {
 			release()
 			if got := count(t, db, "SELECT COUNT(*) FROM reset_locks"); got != 1 {
 				t.Errorf("%d users are locked while one is claimed", got)
@@ -426,7 +426,7 @@ func TestSettleMeetsLease(t *testing.T) {
 }
 
 // A Settle that waits for a Redeem of the same user, in one of the mails that
-// are removed, is not in the way of its notice.
+// are removed, is not in the way of its notification.
 func TestSettleMeetsRedeem(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 6)
@@ -443,8 +443,8 @@ func TestSettleMeetsRedeem(t *testing.T) {
 		hook := holdQuery("DELETE", "reset_mails", "user_id", "kind")
 		redeeming := newStore(t, db.WithQueryHook(&failures).WithQueryHook(hook), storebun.Options{})
 		redeem := begin(func() error {
-			// The notice is before the mail in the index of users.
-			return redeeming.Redeem(t.Context(), start, a, notice(50, "a"), func(context.Context) error { return nil })
+			// The notification is before the mail in the index of users.
+			return redeeming.Redeem(t.Context(), start, a, notification(50, "a"), func(context.Context) error { return nil })
 		})
 		<-hook.held
 		settle := begin(func() error {

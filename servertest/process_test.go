@@ -128,18 +128,18 @@ func TestProcessesRequest(t *testing.T) {
 	})
 }
 
-func askAtOnce(ctx context.Context, c *child) error {
+func forgotAtOnce(ctx context.Context, c *child) error {
 	err := atOnce(func(i int) error { return c.Forgot(ctx, variant(emailOf(c.Users[0]), i), "client") })
 	return errors.Join(err, c.drain(ctx, c.Service))
 }
 
 // Four processes take 25 asks each for one user, and send the mail.
-func TestProcessesAsk(t *testing.T) {
+func TestProcessesForgot(t *testing.T) {
 	onAll(t, func(t *testing.T, s server) {
 		h := openHost(t, newPlace(t, s, false))
 		sink := smtptest.Listen(t, smtptest.Script{})
 		h.users.add(t, "alice")
-		j := job{Role: "ask", Place: h.place, MailServer: sink.Addr, Users: []string{"alice"}}
+		j := job{Role: "forgot", Place: h.place, MailServer: sink.Addr, Users: []string{"alice"}}
 		var children []*process
 		for i := range processes {
 			j.Child = i
@@ -148,7 +148,7 @@ func TestProcessesAsk(t *testing.T) {
 		for _, c := range children {
 			c.start()
 		}
-		for _, c := range children { // that an ask is over the cap is an event
+		for _, c := range children { // that a public request is over the cap is an event
 			c.rest()
 			if err := c.cmd.Wait(); err != nil {
 				t.Errorf("child: %v: %s", err, &c.stderr)
@@ -166,7 +166,7 @@ func TestProcessesAsk(t *testing.T) {
 	})
 }
 
-func fulfilAtOnce(ctx context.Context, c *child) error {
+func redeemAtOnce(ctx context.Context, c *child) error {
 	return atOnce(func(i int) error {
 		password := fmt.Sprintf("correct-horse-%d-%d", c.Child, i)
 		err := c.ChangePassword(ctx, c.Activations[i%len(c.Activations)], password)
@@ -181,15 +181,15 @@ func fulfilAtOnce(ctx context.Context, c *child) error {
 }
 
 // Four processes use one activation, or two of one user, 25 times each.
-func TestProcessesFulfil(t *testing.T) {
+func TestProcessesRedeem(t *testing.T) {
 	for activations := range 2 {
 		t.Run(fmt.Sprint(1+activations, " activations"), func(t *testing.T) {
-			onAll(t, func(t *testing.T, s server) { fulfilInProcesses(t, s, 1+activations) })
+			onAll(t, func(t *testing.T, s server) { redeemInProcesses(t, s, 1+activations) })
 		})
 	}
 }
 
-func fulfilInProcesses(t *testing.T, s server, activations int) {
+func redeemInProcesses(t *testing.T, s server, activations int) {
 	h := openHost(t, newPlace(t, s, false))
 	sink := smtptest.Listen(t, smtptest.Script{})
 	h.users.add(t, "alice")
@@ -197,7 +197,7 @@ func fulfilInProcesses(t *testing.T, s server, activations int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := job{Role: "fulfil", Place: h.place, MailServer: sink.Addr}
+	j := job{Role: "redeem", Place: h.place, MailServer: sink.Addr}
 	for range activations {
 		activation, err := service.RequestReset(t.Context(), emailOf("alice"), reset.RequestOptions{})
 		if err != nil {
@@ -216,7 +216,7 @@ func fulfilInProcesses(t *testing.T, s server, activations int) {
 		t.Errorf("%d activations are left", got)
 	}
 	if got := count(t, h.db, "SELECT COUNT(*) FROM reset_mails"); got != 1 {
-		t.Errorf("%d mails are queued, want the notice", got)
+		t.Errorf("%d mails are queued, want the notification", got)
 	}
 }
 
@@ -250,7 +250,7 @@ func TestProcessesSend(t *testing.T) {
 	})
 }
 
-// quarrel does everything to the same users at once: a process that fulfils,
+// quarrel does everything to the same users at once: a process that redeems,
 // one that revokes, one that deletes the user, one that purges.
 func quarrel(ctx context.Context, c *child) error {
 	var failed []error
@@ -304,7 +304,7 @@ func (c *child) tryRemove(ctx context.Context, user string) error {
 	})
 }
 
-// A user who is fulfilled, revoked, deleted and purged at once comes to no
+// A user who is redeemed, revoked, deleted and purged at once comes to no
 // harm.
 func TestProcessesQuarrel(t *testing.T) {
 	const users = 60

@@ -134,7 +134,7 @@ func (h *history) lifetime(r *rapid.T) time.Time {
 func (h *history) user(r *rapid.T) string { return rapid.SampledFrom(historyUsers).Draw(r, "user") }
 
 func (h *history) enqueue(r *rapid.T) {
-	m := ask(h.next())
+	m := publicRequest(h.next())
 	m.Due, m.Expires = h.at(h.now), h.lifetime(r)
 	m.Locale = rapid.SampledFrom([]string{"", "de", `'\"?%`}).Draw(r, "locale")
 	same(r, h.h.store.Enqueue(h.ctx, m), h.model.Enqueue(h.ctx, m))
@@ -190,7 +190,7 @@ func (h *history) redeem(r *rapid.T) {
 		return
 	}
 	a := rapid.SampledFrom(h.issued).Draw(r, "activation")
-	m := notice(h.next(), a.UserID)
+	m := notification(h.next(), a.UserID)
 	m.Due, m.Expires = h.at(h.now), h.lifetime(r)
 	outcome := rapid.SampledFrom([]string{"succeeds", "fails", "changes nothing", "refuses", "panics"}).Draw(r, "apply")
 	password := fmt.Sprint("password ", h.n)

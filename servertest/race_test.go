@@ -26,7 +26,7 @@ func id(n int) (id reset.ID) {
 	return id
 }
 
-func ask(n int) reset.Mail {
+func publicRequest(n int) reset.Mail {
 	return reset.Mail{ID: id(n), Kind: reset.MailReset, Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
 }
 
@@ -41,8 +41,8 @@ func mailFor(a reset.Activation) *reset.Mail {
 	return &reset.Mail{ID: a.Request, Kind: reset.MailReset, UserID: a.UserID, Email: a.Email, Due: start, Expires: a.Expires}
 }
 
-func notice(n int, userID string) reset.Mail {
-	return reset.Mail{ID: id(n), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
+func notification(n int, userID string) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailNotification, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
 }
 
 // count returns the number that a query has for its only result.
@@ -146,7 +146,7 @@ func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
 		name := fmt.Sprint("user ", user)
 		a := activation(user*siblings+i/users%siblings, name)
 		wg.Go(func() {
-			err := store.Redeem(t.Context(), start, a, notice(1000+i, name), func(ctx context.Context) error {
+			err := store.Redeem(t.Context(), start, a, notification(1000+i, name), func(ctx context.Context) error {
 				calls.Add(1)
 				return setPassword(ctx, db, name, fmt.Sprint("password ", i))
 			})
@@ -173,7 +173,7 @@ func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
 		t.Errorf("%d activations are left", got)
 	}
 	if got := count(t, db, "SELECT COUNT(*) FROM reset_mails"); got != users {
-		t.Errorf("%d notices are queued, want %d", got, users)
+		t.Errorf("%d notifications are queued, want %d", got, users)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestRaceLeases(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range mails {
 			wg.Go(func() {
-				if err := store.Enqueue(t.Context(), ask(i)); err != nil {
+				if err := store.Enqueue(t.Context(), publicRequest(i)); err != nil {
 					t.Errorf("Enqueue: %v", err)
 				}
 			})
@@ -286,7 +286,7 @@ func TestLeaseHidesNothing(t *testing.T) {
 			add := func(rows int, due, expires time.Time) {
 				for range rows {
 					n++
-					m := ask(n)
+					m := publicRequest(n)
 					m.Due, m.Expires = due.Add(time.Duration(n)*time.Millisecond), expires.Add(time.Duration(n)*time.Millisecond)
 					if err := store.Enqueue(t.Context(), m); err != nil {
 						t.Fatal(err)

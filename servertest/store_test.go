@@ -58,9 +58,9 @@ func (q quiet) Issue(ctx context.Context, now time.Time, a reset.Activation, max
 	return q.Store.Issue(ctx, now, a, max, m)
 }
 
-func (q quiet) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (q quiet) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	defer q.await(ctx)
-	return q.Store.Redeem(ctx, now, a, notice, apply)
+	return q.Store.Redeem(ctx, now, a, notification, apply)
 }
 
 func (q quiet) Revoke(ctx context.Context, userID string) error {

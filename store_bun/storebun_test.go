@@ -118,11 +118,11 @@ func (h *host) exec(query string) {
 }
 
 func (h *host) redeem(apply func(context.Context) error) error {
-	notice := reset.Mail{ID: id(2), Kind: reset.MailNotice, UserID: "a", Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
-	return h.store.Redeem(h.Context(), start, h.activation, notice, apply)
+	notification := reset.Mail{ID: id(2), Kind: reset.MailNotification, UserID: "a", Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
+	return h.store.Redeem(h.Context(), start, h.activation, notification, apply)
 }
 
-// want checks the password, and that the activation and the notice agree.
+// want checks the password, and that the activation and the notification agree.
 func (h *host) want(password string) {
 	h.Helper()
 	var got string
@@ -134,7 +134,7 @@ func (h *host) want(password string) {
 		h.Fatal(err)
 	}
 	if changed := password != "old"; (activations == 0) != changed || (mails == 1) != changed {
-		h.Errorf("with password %q there are %d activations and %d notices", password, activations, mails)
+		h.Errorf("with password %q there are %d activations and %d notifications", password, activations, mails)
 	}
 }
 

@@ -61,7 +61,7 @@ func id(n int) (id reset.ID) {
 	return id
 }
 
-func ask(n int) reset.Mail {
+func publicRequest(n int) reset.Mail {
 	return reset.Mail{ID: id(n), Kind: reset.MailReset, Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
 }
 
@@ -76,8 +76,8 @@ func mailFor(a reset.Activation) *reset.Mail {
 	return &reset.Mail{ID: a.Request, Kind: reset.MailReset, UserID: a.UserID, Email: a.Email, Due: start, Expires: a.Expires}
 }
 
-func notice(n int, userID string) reset.Mail {
-	return reset.Mail{ID: id(n), Kind: reset.MailNotice, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
+func notification(n int, userID string) reset.Mail {
+	return reset.Mail{ID: id(n), Kind: reset.MailNotification, UserID: userID, Email: userID + "@example.com", Due: start, Expires: start.Add(time.Hour)}
 }
 
 func count(t *testing.T, s *storesqlite.Store, table string) (n int) {
@@ -131,7 +131,7 @@ func TestOpenNames(t *testing.T) {
 func TestFileModes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s := openPath(t, path, storesqlite.Options{})
-	if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+	if err := s.Enqueue(t.Context(), publicRequest(1)); err != nil {
 		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -177,7 +177,7 @@ func TestOpenAtOnce(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if err := s.Enqueue(t.Context(), ask(i)); err != nil {
+					if err := s.Enqueue(t.Context(), publicRequest(i)); err != nil {
 						t.Errorf("Enqueue: %v", err)
 					}
 					if err := s.Close(); err != nil {
@@ -208,13 +208,13 @@ func TestReopen(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
-	if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+	if err := s.Enqueue(t.Context(), publicRequest(1)); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for i := range 20 { // whoever comes too late is told
 		wg.Go(func() {
-			if err := s.Enqueue(t.Context(), ask(2+i)); err != nil && !strings.Contains(err.Error(), "closed") {
+			if err := s.Enqueue(t.Context(), publicRequest(2+i)); err != nil && !strings.Contains(err.Error(), "closed") {
 				t.Errorf("Enqueue during Close: %v", err)
 			}
 		})
@@ -230,10 +230,10 @@ func TestClose(t *testing.T) {
 	_, leaseErr := s.Lease(ctx, start, start, 1)
 	_, purgeErr := s.Purge(ctx, start, 1)
 	for name, err := range map[string]error{
-		"Enqueue": s.Enqueue(ctx, ask(1)),
+		"Enqueue": s.Enqueue(ctx, publicRequest(1)),
 		"Issue":   s.Issue(ctx, start, a, 1, nil),
 		"Find":    findErr,
-		"Redeem":  s.Redeem(ctx, start, a, ask(1), func(context.Context) error { return nil }),
+		"Redeem":  s.Redeem(ctx, start, a, publicRequest(1), func(context.Context) error { return nil }),
 		"Revoke":  s.Revoke(ctx, "a"),
 		"Lease":   leaseErr,
 		"Settle":  s.Settle(ctx, []reset.Settlement{{Mail: id(1)}}),
@@ -253,9 +253,9 @@ func TestCloseWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := make(chan error)
-	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+	err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 		go func() { closed <- s.Close() }()
-		if err := s.Enqueue(ctx, ask(3)); err == nil || ctx.Err() != nil { // it waits until the Store is being closed
+		if err := s.Enqueue(ctx, publicRequest(3)); err == nil || ctx.Err() != nil { // it waits until the Store is being closed
 			t.Errorf("Enqueue while Redeem has the writer and the Store is being closed: %v", err)
 		}
 		_, err := storebun.IDB(ctx, s.DB()).ExecContext(ctx, "CREATE TABLE late (n)")
@@ -279,7 +279,7 @@ func TestCommitsTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if err := s.Enqueue(t.Context(), ask(i)); err != nil {
+			if err := s.Enqueue(t.Context(), publicRequest(i)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -448,13 +448,13 @@ func testUnwritable(t *testing.T, spoil, repair, want string) {
 	if _, err := s.Find(t.Context(), start, a.Hash); err != nil {
 		t.Errorf("Find: %v", err)
 	}
-	if err := s.Redeem(t.Context(), start, a, notice(999, "a"), func(context.Context) error { return nil }); err == nil && want != "full" {
+	if err := s.Redeem(t.Context(), start, a, notification(999, "a"), func(context.Context) error { return nil }); err == nil && want != "full" {
 		t.Errorf("Redeem succeeded")
 	}
 	if err := s.Pragma(repair); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Enqueue(t.Context(), ask(1000)); err != nil {
+	if err := s.Enqueue(t.Context(), publicRequest(1000)); err != nil {
 		t.Errorf("Enqueue when there is room again: %v", err)
 	}
 }
@@ -474,12 +474,12 @@ func TestLocked(t *testing.T) {
 	// Who waits for the lock, alone or with others, waits no longer than its
 	// context lasts, and neither does who waits for them.
 	waiting := make(chan error)
-	go func() { waiting <- s.Enqueue(t.Context(), ask(1)) }()
+	go func() { waiting <- s.Enqueue(t.Context(), publicRequest(1)) }()
 	for name, f := range map[string]func(context.Context) error{
-		"Enqueue": func(ctx context.Context) error { return s.Enqueue(ctx, ask(2)) },
+		"Enqueue": func(ctx context.Context) error { return s.Enqueue(ctx, publicRequest(2)) },
 		"Issue":   func(ctx context.Context) error { return s.Issue(ctx, start, activation(4, "b"), 1, nil) },
 		"Redeem": func(ctx context.Context) error {
-			return other.Redeem(ctx, start, a, notice(5, "a"), func(context.Context) error {
+			return other.Redeem(ctx, start, a, notification(5, "a"), func(context.Context) error {
 				t.Error("Redeem called apply")
 				return nil
 			})
@@ -519,14 +519,14 @@ func TestLockedForLong(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		err = s.Enqueue(t.Context(), ask(1))
+		err = s.Enqueue(t.Context(), publicRequest(1))
 		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "locked") || took < 10*time.Second || took > 11*time.Second {
 			t.Errorf("Enqueue while the file is locked: %v after %v", err, took)
 		}
 		if err := tx.Rollback(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Enqueue(t.Context(), ask(1)); err != nil {
+		if err := s.Enqueue(t.Context(), publicRequest(1)); err != nil {
 			t.Errorf("Enqueue when the file is free: %v", err)
 		}
 	})
@@ -539,7 +539,7 @@ func TestDeadlineElsewhere(t *testing.T) {
 	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+	err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > 50*time.Second {
 			t.Errorf("SetPassword has until %v, %v from now", deadline, time.Until(deadline))
 		}
@@ -563,7 +563,7 @@ func TestHostWithOneConnection(t *testing.T) {
 	if _, err := s.DB().ExecContext(ctx, "CREATE TABLE users (hash TEXT); INSERT INTO users VALUES ('old')"); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Redeem(ctx, start, a, notice(2, "a"), func(ctx context.Context) error {
+	err := s.Redeem(ctx, start, a, notification(2, "a"), func(ctx context.Context) error {
 		_, err := storebun.IDB(ctx, s.DB()).ExecContext(ctx, "UPDATE users SET hash = 'new'")
 		return err
 	})
@@ -609,7 +609,7 @@ func TestEverybodyWrites(t *testing.T) {
 	for i := range 16 {
 		wg.Go(func() {
 			for n := i; !enough(); n += 16 {
-				if err := s.Enqueue(t.Context(), ask(n)); err != nil {
+				if err := s.Enqueue(t.Context(), publicRequest(n)); err != nil {
 					t.Errorf("Enqueue: %v", err)
 				}
 				sent.Add(1)
@@ -684,7 +684,7 @@ func TestHostTables(t *testing.T) {
 	}
 	failure := errors.New("failure")
 	for _, result := range []error{failure, nil} {
-		err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+		err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 			_, err := storebun.IDB(ctx, s.DB()).NewUpdate().Table("users").Set("hash = ?", "new").Where("id = ?", "a").Exec(ctx)
 			return errors.Join(err, result)
 		})
@@ -708,7 +708,7 @@ func TestForgottenTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	began, wrote := time.Now(), make(chan error, 1)
-	err := s.Redeem(t.Context(), start, a, notice(2, "a"), func(ctx context.Context) error {
+	err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
 		_, err := s.DB().ExecContext(ctx, "UPDATE users SET hash = 'new'")
 		wrote <- err
 		return err
@@ -729,7 +729,7 @@ func TestForgottenTransaction(t *testing.T) {
 	if _, err := s.Find(t.Context(), start, a.Hash); err != nil {
 		t.Errorf("Find after Redeem failed: %v", err)
 	}
-	if err := s.Enqueue(t.Context(), ask(3)); err != nil {
+	if err := s.Enqueue(t.Context(), publicRequest(3)); err != nil {
 		t.Errorf("Enqueue after Redeem failed: %v", err)
 	}
 }

@@ -236,7 +236,7 @@ func checkLive(ctx context.Context, c Conn, now time.Time, a reset.Activation) e
 }
 
 // use does all that Redeem has to do, but for apply.
-func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activation, notice reset.Mail) error {
+func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activation, notification reset.Mail) error {
 	if err := s.lock(ctx, c, a.UserID, now); err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activati
 	if err := s.removeAll(ctx, c, a.UserID); err != nil {
 		return err
 	}
-	return insertMail(ctx, c, notice)
+	return insertMail(ctx, c, notification)
 }
 
 func (s *Store) removeAll(ctx context.Context, c Conn, userID string) error {
@@ -285,7 +285,7 @@ func (s *Store) claim(ctx context.Context, c Conn, now time.Time, a reset.Activa
 }
 
 // settleClaim ends a claim as outcome says.
-func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, claim reset.ID, outcome outcome, notice reset.Mail) error {
+func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, claim reset.ID, outcome outcome, notification reset.Mail) error {
 	if err := s.addLock(ctx, c, a.UserID, time.UnixMilli(0)); err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, cla
 	switch outcome {
 	case changed:
 		if err = s.removeAll(ctx, c, a.UserID); err == nil {
-			err = insertMail(ctx, c, notice)
+			err = insertMail(ctx, c, notification)
 		}
 	case notChanged:
 		err = exec(ctx, c, `UPDATE reset_activations`+s.dialect.byUser("reset_activations")+` SET claim = NULL WHERE user_id = ? AND claim = ?`,
@@ -307,7 +307,7 @@ func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, cla
 
 func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
 	if userID == "" {
-		return nil // asks are not bound to a user
+		return nil // public requests are not bound to a user
 	}
 	if err := s.lock(ctx, c, userID, time.UnixMilli(0)); err != nil {
 		return err

@@ -85,7 +85,7 @@ func TestPlans(t *testing.T) {
 	}
 	a, claim := activation("a"), newID(now)
 	mail := reset.Mail{ID: newID(now), Kind: reset.MailReset, Email: a.Email, Due: now, Expires: expires}
-	notice := reset.Mail{ID: newID(now), Kind: reset.MailNotice, UserID: "u", Email: a.Email, Due: now, Expires: expires}
+	notification := reset.Mail{ID: newID(now), Kind: reset.MailNotification, UserID: "u", Email: a.Email, Due: now, Expires: expires}
 	for _, step := range []func() error{
 		func() error { return s.Enqueue(ctx, mail) },
 		func() error {
@@ -100,9 +100,9 @@ func TestPlans(t *testing.T) {
 		},
 		func() error { _, err := s.Find(ctx, now, a.Hash); return err },
 		func() error { return s.claim(ctx, p, now, a, claim) },
-		func() error { return s.settleClaim(ctx, p, a, claim, notChanged, notice) },
+		func() error { return s.settleClaim(ctx, p, a, claim, notChanged, notification) },
 		func() error { return s.Issue(ctx, now, activation("b"), 3, nil) },
-		func() error { return s.use(ctx, p, now, activation("b"), notice) },
+		func() error { return s.use(ctx, p, now, activation("b"), notification) },
 		func() error { return s.Revoke(ctx, "u") },
 		func() error { _, err := s.Purge(ctx, expires, 100); return err },
 	} {

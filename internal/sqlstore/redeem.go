@@ -26,16 +26,16 @@ const (
 )
 
 // Redeem implements reset.Store.
-func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	if s.elsewhere {
-		return s.redeemElsewhere(ctx, now, a, notice, apply)
+		return s.redeemElsewhere(ctx, now, a, notification, apply)
 	}
-	return s.redeemHere(ctx, now, a, notice, apply)
+	return s.redeemHere(ctx, now, a, notification, apply)
 }
 
 // redeemHere runs all of its own statements before apply: as long as that has
 // not begun, a lost race can be run again.
-func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	// Begin gets the context that leads to the transaction, for bun hands it to
 	// those who nest another one.
 	j := &joined{}
@@ -45,7 +45,7 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 		if tx, err = s.backend.Begin(ctx); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		if err = s.use(ctx, tx, now, a, notice); err != nil {
+		if err = s.use(ctx, tx, now, a, notification); err != nil {
 			tx.rollback()
 		}
 		return err
@@ -61,15 +61,15 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 		if err := apply(ctx); err != nil {
 			return err
 		}
-		return stands(ctx, tx, notice.ID)
+		return stands(ctx, tx, notification.ID)
 	})
 }
 
 // stands returns an error if the transaction is not what it was: a deadlock
 // makes MySQL undo all of it, and what follows is on its own, COMMIT included;
 // PostgreSQL answers COMMIT with a ROLLBACK that not every driver reports.
-func stands(ctx context.Context, tx *Tx, notice reset.ID) error {
-	found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notice[:])
+func stands(ctx context.Context, tx *Tx, notification reset.ID) error {
+	found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notification[:])
 	if err == nil && !found {
 		err = errors.New("the database undid the transaction, and SetPassword did not return the error")
 	}
@@ -176,12 +176,12 @@ const (
 
 // redeemElsewhere claims the user's activations in one transaction and settles
 // the claim in another, with apply in between.
-func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notice reset.Mail, apply func(context.Context) error) error {
+func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	// What is claimed would be lost if the caller, a browser perhaps, went away.
 	applyCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), elsewhereTime)
 	defer cancel()
 	claim := newID(now)
-	settle := func(o outcome) error { return s.writeOutcome(ctx, a, claim, o, notice) }
+	settle := func(o outcome) error { return s.writeOutcome(ctx, a, claim, o, notification) }
 
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) error { return s.claim(ctx, c, now, a, claim) })
 	if IsVerdict(err) {
@@ -214,11 +214,11 @@ func settleAfter(ctx context.Context, apply func(context.Context) error, settle 
 }
 
 // writeOutcome works when the caller has gone, too: the outcome would be lost.
-func (s *Store) writeOutcome(ctx context.Context, a reset.Activation, claim reset.ID, o outcome, notice reset.Mail) error {
+func (s *Store) writeOutcome(ctx context.Context, a reset.Activation, claim reset.ID, o outcome, notification reset.Mail) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
-		return s.settleClaim(ctx, c, a, claim, o, notice)
+		return s.settleClaim(ctx, c, a, claim, o, notification)
 	})
 	if err != nil {
 		return fmt.Errorf("settle claim: %w", err)
