@@ -6,6 +6,14 @@ import (
 )
 
 // A Mailer sends mail. It is safe for use from many goroutines.
+//
+// A Mailer may also have the method
+//
+//	Check() error
+//
+// which returns what is wrong with its settings. New calls it and returns its
+// error. Check opens no connection: a mail server that is down must not keep a
+// host from starting.
 type Mailer interface {
 	// Send hands m to the mail system and returns nil once that has accepted
 	// it. An error that wraps ErrUndeliverable says that this message can never

@@ -961,6 +961,11 @@ func TestForgotLooksNobodyUp(t *testing.T) {
 	}
 }
 
+// unsetMailer is a host's own Mailer that lacks a setting.
+type unsetMailer struct{ failingMailer }
+
+func (unsetMailer) Check() error { return errors.New("the API key is empty") }
+
 func TestNewRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		field string
@@ -970,6 +975,7 @@ func TestNewRefuses(t *testing.T) {
 		{"Store", func(c *reset.Config) { c.Store = nil }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = nil }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = &reset.SMTPMailer{} }},
+		{"Mailer", func(c *reset.Config) { c.Mailer = unsetMailer{} }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "/account" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "app.example.com/account" }},
