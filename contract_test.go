@@ -890,7 +890,7 @@ func TestContractRandomFails(t *testing.T) {
 		f.svc.SetRandom(broken(n))
 		wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 500, unknownErrorBody)
 		f.svc.SetRandom(broken(n))
-		if err := f.svc.Forgot(t.Context(), ann.Email, "client"); err == nil {
+		if err := f.svc.Forgot(t.Context(), ann.Email, "client", reset.ForgotOptions{}); err == nil {
 			t.Error("Forgot succeeded")
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/url"
@@ -48,7 +47,7 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 // server 10 s to finish and frees what it still holds for other processes. It
 // returns nil, or an error if it had to cut an exchange off.
 func (s *Service) Run(ctx context.Context) error {
-	s.ran.Store(true)
+	s.running.Store(true)
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers), unsettled: make(map[ID]time.Time)}
@@ -99,7 +98,7 @@ func (d *delivery) round(work context.Context, wg *sync.WaitGroup) {
 	}
 	if err != nil {
 		d.failures++
-		d.event(work, slog.LevelError, "lease_failed", "error", err)
+		d.events.log(work, leaseFailed, "error", err)
 		d.pause(min(pollEvery<<min(d.failures, 4), storeTime))
 		return
 	}
@@ -135,7 +134,7 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	defer cancel()
 	now := time.Now()
 	var mails []Mail
-	err := d.noPanic(ctx, func() (err error) {
+	err := d.events.noPanic(ctx, func() (err error) {
 		mails, err = d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
 		return err
 	})
@@ -180,7 +179,7 @@ func (d *delivery) work(ctx context.Context, job []Mail) {
 	failpoint.Hit("leased")
 	defer func() {
 		if p := recover(); p != nil {
-			d.retry(ctx, job, d.panicked(ctx, p))
+			d.retry(ctx, job, d.events.panicked(ctx, p))
 		}
 	}()
 	if job = d.unsent(ctx, job); len(job) == 0 {
@@ -240,7 +239,7 @@ func (d *delivery) deliverReset(ctx context.Context, job []Mail) {
 			live = append(live, m)
 		}
 	}
-	d.giveUp(ctx, late, "mail_expired", nil)
+	d.giveUp(ctx, late, mailExpired, nil)
 	if len(live) > 0 {
 		d.deliverLive(ctx, live)
 	}
@@ -263,7 +262,7 @@ func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
 		d.settle(ctx, freed(others, time.Now()))
 		return
 	case errors.Is(err, ErrTooManyRequests):
-		d.giveUp(ctx, job, "over_cap", nil, "user", user.ID)
+		d.giveUp(ctx, job, overCap, nil, "user", user.ID)
 		return
 	case err != nil:
 		d.retry(ctx, job, err)
@@ -281,7 +280,7 @@ func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
 func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	user, err := inTime(ctx, hostPatience, func() (User, error) { return d.findUser(ctx, m.Email) })
+	user, err := inTime(ctx, hostPatience, func() (User, error) { return d.accounts.find(ctx, m.Email) })
 	if err == nil && m.UserID != "" && m.UserID != user.ID {
 		return User{}, fmt.Errorf("%w: the address is another user's now", ErrNoUser)
 	}
@@ -292,14 +291,14 @@ func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	activation, a, err := d.mint(user, m.ID, m.Expires)
+	activation, a, err := d.mint.activation(user, m.ID, m.Expires)
 	if err != nil {
 		return "", err
 	}
 	now := time.Now()
 	m.Due = now.Add(leaseTime)
 	if err := d.cfg.Store.Issue(ctx, now, a, d.cfg.MaxRequests, m); err != nil {
-		return "", fmt.Errorf("reset: issue: %w", err)
+		return "", wrap("issue", err)
 	}
 	m.UserID = user.ID
 	failpoint.Hit("minted")
@@ -324,7 +323,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 		return
 	}
 	if err := d.render.mail(&msg, m.Expires.Sub(now)); err != nil {
-		d.retry(ctx, []Mail{m}, fmt.Errorf("reset: render mail: %w", err))
+		d.retry(ctx, []Mail{m}, wrap("render mail", err))
 		return
 	}
 	err := d.send(ctx, msg)
@@ -332,9 +331,9 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 	switch {
 	case err == nil:
 		d.settleSent(ctx, m)
-		d.event(ctx, slog.LevelInfo, "mail_sent", mailAttrs(m)...)
+		d.events.log(ctx, mailSent, attrsOf(m)...)
 	case errors.Is(err, ErrUndeliverable):
-		d.giveUp(ctx, []Mail{m}, "mail_undeliverable", err)
+		d.giveUp(ctx, []Mail{m}, mailUndeliverable, err)
 	default:
 		if ctx.Err() != nil {
 			d.cut.Add(1)
@@ -370,25 +369,25 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 		settlements = append(settlements, Settlement{Mail: m.ID, Lease: m.Lease, Retry: at})
 	}
 	for _, m := range again {
-		d.event(ctx, slog.LevelError, "mail_failed", append(mailAttrs(m), "error", cause)...)
+		d.events.log(ctx, mailFailed, append(attrsOf(m), "error", cause)...)
 	}
 	d.settle(ctx, settlements)
-	d.giveUp(ctx, late, "mail_expired", cause)
+	d.giveUp(ctx, late, mailExpired, cause)
 }
 
 // giveUp removes mails and says why.
-func (d *delivery) giveUp(ctx context.Context, mails []Mail, event string, cause error, attrs ...any) {
+func (d *delivery) giveUp(ctx context.Context, mails []Mail, e event, cause error, attrs ...any) {
 	if cause != nil {
 		attrs = append(attrs, "error", cause)
 	}
 	for _, m := range mails {
-		d.event(ctx, slog.LevelWarn, event, append(mailAttrs(m), attrs...)...)
+		d.events.log(ctx, e, append(attrsOf(m), attrs...)...)
 	}
 	d.settle(ctx, removed(mails))
 }
 
-// mailAttrs leaves the address out: it may be one that has no account.
-func mailAttrs(m Mail) []any {
+// attrsOf leaves the address out: it may be one that has no account.
+func attrsOf(m Mail) []any {
 	attrs := []any{"mail", m.ID.String(), "kind", string(m.Kind), "attempt", m.Attempts}
 	if m.UserID != "" {
 		attrs = append(attrs, "user", m.UserID)
@@ -416,12 +415,12 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 	defer cancel()
 	failpoint.Hit("settling")
 	for try := 1; ; try++ {
-		err := d.noPanic(ctx, func() error { return d.cfg.Store.Settle(ctx, done) })
+		err := d.events.noPanic(ctx, func() error { return d.cfg.Store.Settle(ctx, done) })
 		if err == nil {
 			return true
 		}
 		if try == settleTries || ctx.Err() != nil {
-			d.event(ctx, slog.LevelError, "settle_failed", "error", err)
+			d.events.log(ctx, settleFailed, "error", err)
 			return false
 		}
 		select {
@@ -441,8 +440,8 @@ func (d *delivery) purgeAll(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := d.noPanic(ctx, func() error { return d.purge(ctx) }); err != nil && ctx.Err() == nil {
-			d.event(ctx, slog.LevelError, "purge_failed", "error", err)
+		if err := d.events.noPanic(ctx, func() error { return d.purge(ctx) }); err != nil && ctx.Err() == nil {
+			d.events.log(ctx, purgeFailed, "error", err)
 		}
 		t.Reset(jitter(purgeEvery))
 	}
@@ -456,7 +455,7 @@ func (d *delivery) purge(ctx context.Context) error {
 	for n := purgeBatch; n == purgeBatch; {
 		var err error
 		if n, err = d.cfg.Store.Purge(ctx, now, purgeBatch); err != nil {
-			return fmt.Errorf("reset: purge: %w", err)
+			return wrap("purge", err)
 		}
 	}
 	return nil

@@ -79,7 +79,7 @@ func (r round) request(t *testing.T, email string) string {
 
 func (r round) forgot(t *testing.T, email string) {
 	t.Helper()
-	if err := r.Forgot(t.Context(), email, "192.0.2.1"); err != nil {
+	if err := r.Forgot(t.Context(), email, "192.0.2.1", reset.ForgotOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }

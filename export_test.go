@@ -1,6 +1,9 @@
 package reset
 
-import "io"
+import (
+	"io"
+	"log/slog"
+)
 
 // What the tests of package reset_test need of the inside.
 
@@ -16,4 +19,19 @@ func (l *MemoryLimiter) SetMaxKeys(n int) { l.max = n }
 func (l *MemoryLimiter) Keys() int { return len(l.buckets) }
 
 // SetRandom replaces the random source.
-func (s *Service) SetRandom(r io.Reader) { s.random = r }
+func (s *Service) SetRandom(r io.Reader) { s.mint.random = r }
+
+// An Event is an event as the tests see it.
+type Event struct {
+	Name  string
+	Level slog.Level
+	Attrs []string
+}
+
+// Events returns every event of the package.
+func Events() (list []Event) {
+	for _, e := range allEvents {
+		list = append(list, Event{e.name, e.level, e.attrs})
+	}
+	return list
+}

@@ -202,7 +202,7 @@ func TestLimiterFull(t *testing.T) {
 		return &reset.LimitError{RetryAfter: time.Second, Full: true}
 	})
 	inBubble(t, func(c *reset.Config) { c.PerClient = full }, func(t *testing.T, r round) {
-		if err := r.Forgot(t.Context(), ann.Email, "192.0.2.1"); !errors.Is(err, reset.ErrTooManyRequests) {
+		if err := r.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
 			t.Errorf("Forgot returned %v", err)
 		}
 		r.wantEvents(t, map[string]int{"limiter_full": 1})
@@ -679,7 +679,7 @@ func TestDefaults(t *testing.T) {
 			return nil
 		}
 		for i := range 21 {
-			err := r.Forgot(t.Context(), fmt.Sprintf("user%d@example.com", i), "192.0.2.1")
+			err := r.Forgot(t.Context(), fmt.Sprintf("user%d@example.com", i), "192.0.2.1", reset.ForgotOptions{})
 			if limited := errors.Is(err, reset.ErrTooManyRequests); limited != (i == 20) || !limited && err != nil {
 				t.Errorf("public request %d of a client: %v", i+1, err)
 			}

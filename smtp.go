@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/mail"
-	"net/netip"
 	"net/textproto"
 	"slices"
 	"strconv"
@@ -205,11 +204,6 @@ func (m *SMTPMailer) tlsConfig(host string) *tls.Config {
 	c.ServerName = cmp.Or(c.ServerName, host)
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
 	return c
-}
-
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // deliver sends over a connection that is open already, if there is one. Such a

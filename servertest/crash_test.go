@@ -40,7 +40,7 @@ func visit(ctx context.Context, c *child) error {
 		activations[user] = activation
 		tell("accepted", user, activation)
 	}
-	if err := c.Forgot(ctx, emailOf(bob), "client"); err != nil {
+	if err := c.Forgot(ctx, emailOf(bob), "client", reset.ForgotOptions{}); err != nil {
 		return err
 	}
 	tell("accepted", bob)
@@ -93,7 +93,7 @@ func storm(ctx context.Context, c *child) error {
 	for i, user := range c.Users {
 		wg.Go(func() {
 			if i%2 == 1 {
-				if err := c.Forgot(ctx, emailOf(user), "client"); err == nil {
+				if err := c.Forgot(ctx, emailOf(user), "client", reset.ForgotOptions{}); err == nil {
 					tell("accepted", user)
 				}
 				return

@@ -129,7 +129,9 @@ func TestProcessesRequest(t *testing.T) {
 }
 
 func forgotAtOnce(ctx context.Context, c *child) error {
-	err := atOnce(func(i int) error { return c.Forgot(ctx, variant(emailOf(c.Users[0]), i), "client") })
+	err := atOnce(func(i int) error {
+		return c.Forgot(ctx, variant(emailOf(c.Users[0]), i), "client", reset.ForgotOptions{})
+	})
 	return errors.Join(err, c.drain(ctx, c.Service))
 }
 
@@ -234,7 +236,7 @@ func TestProcessesSend(t *testing.T) {
 		for i := range users {
 			user := "user-" + strconv.Itoa(i)
 			h.users.add(t, user)
-			if err := service.Forgot(t.Context(), emailOf(user), "client"); err != nil {
+			if err := service.Forgot(t.Context(), emailOf(user), "client", reset.ForgotOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			want[emailOf(user)] = 1

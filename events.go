@@ -1,0 +1,58 @@
+package reset
+
+import (
+	"context"
+	"log/slog"
+)
+
+// An event is one kind of log record. Config.Logger documents them all.
+type event struct {
+	name    string // the attribute "event"
+	level   slog.Level
+	message string
+	attrs   []string // the attributes that a record may have besides
+}
+
+// No attribute holds an activation, a link, a password, or an address that may
+// belong to nobody.
+var (
+	mailSent          = event{"mail_sent", slog.LevelInfo, "mail sent", mailAttrs}
+	passwordChanged   = event{"password_changed", slog.LevelInfo, "password changed", []string{"user"}}
+	runElsewhere      = event{"run_elsewhere", slog.LevelInfo, "mail was queued, but Run has not been called in this process", nil}
+	mailExpired       = event{"mail_expired", slog.LevelWarn, "mail expired before it could be sent", mailAttrs}
+	mailUndeliverable = event{"mail_undeliverable", slog.LevelWarn, "mail cannot be delivered", mailAttrs}
+	overCap           = event{"over_cap", slog.LevelWarn, "public request dropped: the user has too many live requests", mailAttrs}
+	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
+	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter"}}
+	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request was forwarded by a proxy: set Config.ClientIP to ClientIPBehind with its addresses", nil}
+	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", nil}
+	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user"}}
+	mailFailed        = event{"mail_failed", slog.LevelError, "mail could not be sent and will be retried", mailAttrs}
+	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error"}}
+	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error"}}
+	leaseFailed       = event{"lease_failed", slog.LevelError, "leasing mail failed", []string{"error"}}
+	settleFailed      = event{"settle_failed", slog.LevelError, "settling mail failed", []string{"error"}}
+	purgeFailed       = event{"purge_failed", slog.LevelError, "purging expired records failed", []string{"error"}}
+	panicked          = event{"panic", slog.LevelError, "recovered from a panic", []string{"type", "stack"}}
+)
+
+var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
+
+// allEvents is what the documentation of Config.Logger lists.
+var allEvents = []event{
+	mailSent, passwordChanged, runElsewhere,
+	mailExpired, mailUndeliverable, overCap, revokedByUser, limiterFull, proxyUnknown, userAmbiguous, userMismatch,
+	mailFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
+}
+
+// An eventLog writes events to the host's logger.
+type eventLog struct{ logger *slog.Logger }
+
+func (l eventLog) log(ctx context.Context, e event, attrs ...any) {
+	l.logAt(ctx, e.level, e, attrs...)
+}
+
+// logAt logs an event at another level than its own.
+func (l eventLog) logAt(ctx context.Context, level slog.Level, e event, attrs ...any) {
+	l.logger.Log(ctx, level, "reset: "+e.message, append([]any{"event", e.name}, attrs...)...)
+}

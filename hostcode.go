@@ -1,0 +1,88 @@
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// The host's code (Users, Store, Mailer, Limiter and the functions of Config)
+// may hang and may panic. Neither must hold or end the host's process.
+
+// inTime calls f and returns at the latest grace after ctx has ended, even if f
+// ignores ctx. f then goes on without anybody waiting. A panic of f becomes one
+// of inTime.
+func inTime[T any](ctx context.Context, grace time.Duration, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+		panic *hostPanic
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("goroutine ended")} // by runtime.Goexit
+		defer func() {
+			if p := recover(); p != nil {
+				r.panic = panicOf(p)
+			}
+			done <- r
+		}()
+		r.value, r.err = f()
+	}()
+	get := func(r result) (T, error) {
+		if r.panic != nil {
+			panic(r.panic)
+		}
+		return r.value, r.err
+	}
+	select {
+	case r := <-done:
+		return get(r)
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return get(r)
+	case <-t.C:
+		var none T
+		return none, fmt.Errorf("no answer: %w", ctx.Err())
+	}
+}
+
+// A hostPanic is a panic of the host's code. It does not keep the value, which
+// may hold anything, even a password.
+type hostPanic struct {
+	kind  string
+	stack []byte
+}
+
+func (p *hostPanic) Error() string { return "panic with a " + p.kind }
+
+// panicOf is called where the panic is recovered, for its stack.
+func panicOf(p any) *hostPanic {
+	if p, ok := p.(*hostPanic); ok { // of another goroutine
+		return p
+	}
+	return &hostPanic{fmt.Sprintf("%T", p), debug.Stack()}
+}
+
+// noPanic logs a panic of f and returns it as an error.
+func (l eventLog) noPanic(ctx context.Context, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = l.panicked(ctx, p)
+		}
+	}()
+	return f()
+}
+
+// panicked logs a panic that was just recovered.
+func (l eventLog) panicked(ctx context.Context, p any) *hostPanic {
+	h := panicOf(p)
+	l.log(ctx, panicked, "type", h.kind, "stack", string(h.stack))
+	return h
+}

@@ -1,0 +1,188 @@
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxBody         = 16 << 10 // bytes
+	handlerDeadline = 10 * time.Second
+)
+
+// An answer is one literal response in JSON.
+type answer struct {
+	status int
+	body   string
+}
+
+// The literal answers, misspellings included: clients may compare them.
+var (
+	answerOK               = answer{http.StatusOK, `{"message":"ok"}`}
+	answerBadRequest       = answer{http.StatusBadRequest, `{"error":"BAD_REQUEST","message":"One or more body params are invalid."}`}
+	answerTooLarge         = answer{http.StatusRequestEntityTooLarge, answerBadRequest.body}
+	answerUnsupported      = answer{http.StatusUnsupportedMediaType, answerBadRequest.body}
+	answerUnauthorized     = answer{http.StatusUnauthorized, `{"error":"UNAUTHORIZED","message":"The API key is missing or invalid."}`}
+	answerForbidden        = answer{http.StatusForbidden, `{"error":"FORBIDDEN","message":"Browsers may not call this endpoint."}`}
+	answerNotFound         = answer{http.StatusNotFound, `{"error":"NOT_FOUND","message":"Not found."}`}
+	answerMethodNotAllowed = answer{http.StatusMethodNotAllowed, `{"error":"METHOD_NOT_ALLOWED","message":"Use POST."}`}
+	answerTooMany          = answer{http.StatusTooManyRequests, `{"error":"TOO_MANY_REQUESTS","message":"It seems that you send too much requests. Please check your inbox to reset your pasword."}`}
+	answerUnknown          = answer{http.StatusInternalServerError, `{"error":"UNKNOWN_ERROR","message":"An unknown error has occured."}`}
+)
+
+func (a answer) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	io.WriteString(w, a.body)
+}
+
+// guard gives a handler its deadline and answers its panics with failed.
+func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), handlerDeadline)
+		defer cancel()
+		r = r.WithContext(ctx)
+		tracked := &tracker{ResponseWriter: w}
+		header := w.Header().Clone() // the host's, from around us
+		if r.Body != http.NoBody {
+			// Without this a client that sends byte by byte would hold the
+			// handler, and net/http too, which reads what we do not. Not every
+			// ResponseWriter can do it; the size is bounded all the same.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(handlerDeadline))
+		}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(p)
+			}
+			s.events.panicked(ctx, p)
+			if !tracked.wrote {
+				clear(w.Header())
+				maps.Copy(w.Header(), header)
+				failed(w, r)
+			}
+		}()
+		next(tracked, r)
+	})
+}
+
+// tracker remembers whether the response has begun.
+type tracker struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (t *tracker) WriteHeader(status int) {
+	t.wrote = true
+	t.ResponseWriter.WriteHeader(status)
+}
+
+func (t *tracker) Write(b []byte) (int, error) {
+	t.wrote = true
+	return t.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (t *tracker) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// isJSON reports whether the body is JSON in UTF-8 and not compressed.
+func isJSON(r *http.Request) bool {
+	kind, params, err := mediaType(r)
+	charset, ok := params["charset"]
+	return err == nil && kind == "application/json" && (!ok || strings.EqualFold(charset, "utf-8"))
+}
+
+func mediaType(r *http.Request) (kind string, params map[string]string, err error) {
+	values := r.Header.Values("Content-Type")
+	if len(values) != 1 || len(r.Header.Values("Content-Encoding")) > 0 {
+		return "", nil, errors.New("not one plain media type")
+	}
+	return mime.ParseMediaType(values[0])
+}
+
+// A jsonRoute answers for the members of a body.
+type jsonRoute func(*http.Request, map[string]any) (answer, error)
+
+// serveJSON reads the body and answers with what route makes of its members.
+func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute) {
+	body, err := readBody(w, r)
+	var m map[string]any
+	if err == nil {
+		if m, err = members(body); err != nil {
+			err = fmt.Errorf("%w: %w", ErrBadRequest, err)
+		}
+	}
+	a := answerOK
+	if err == nil {
+		a, err = route(r, m)
+	}
+	if err != nil {
+		a = s.answerTo(r.Context(), w, err)
+	}
+	a.write(w)
+}
+
+// readBody reads a body of bounded size in bounded time.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if err == nil {
+		http.NewResponseController(w).SetReadDeadline(time.Time{})
+		return body, nil
+	}
+	w.Header().Set("Connection", "close") // nobody waits for the rest
+	if errors.As(err, &tooLarge) {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: body: %w", ErrBadRequest, err)
+}
+
+// answerTo turns an error into an answer, and logs what the operator must know.
+func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error) answer {
+	var tooLarge *http.MaxBytesError
+	var limit *LimitError
+	var password *PasswordError
+	switch {
+	case errors.As(err, &tooLarge):
+		return answerTooLarge
+	case errors.Is(err, ErrBadRequest), errors.Is(err, ErrInvalidActivation), errors.As(err, &password):
+		return answerBadRequest
+	case errors.As(err, &limit):
+		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
+		return answerTooMany
+	}
+	s.failure(ctx, err)
+	return answerUnknown
+}
+
+// failure logs an error that was answered with a 500, quietly where nobody
+// waited for the answer.
+func (s *Service) failure(ctx context.Context, err error) {
+	level := slog.LevelError
+	if errors.Is(ctx.Err(), context.Canceled) {
+		level = slog.LevelDebug
+	}
+	s.events.logAt(ctx, level, requestFailed, "error", err)
+}
+
+// wholeSeconds rounds up, to 1 at least.
+func wholeSeconds(d time.Duration) int {
+	return max(1, int(math.Ceil(d.Seconds())))
+}
