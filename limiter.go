@@ -13,12 +13,19 @@ import (
 )
 
 // A Limiter decides how often something may happen for a key. It is safe for
-// use from many goroutines. Package resettest tests implementations.
+// concurrent use by many goroutines. Package resettest has the test suite for
+// limiters that allow each key n events at once and n more over each period.
 type Limiter interface {
-	// Allow counts one event for key and returns nil, or returns a *LimitError
-	// and counts nothing: a refused call never prolongs the wait. Any other
-	// error is a failure of the limiter; what would have sent mail is then
-	// refused. Allow has 200 ms, after which the Service stops waiting for it.
+	// Allow counts one event for key and returns nil, or counts nothing and
+	// returns a *LimitError: a refused call never prolongs the wait. RetryAfter
+	// is positive, and long enough: after it a call is allowed, unless others
+	// were allowed meanwhile. Keys compare as bytes. A Limiter knows the time
+	// only from now.
+	//
+	// Any other error is a failure of the limiter, on which the Service refuses
+	// what would have sent mail. After 200 ms the Service stops waiting, which
+	// is such a failure too. Calls whose ctx has ended are never allowed beyond
+	// the limit, and disturb no later call.
 	Allow(ctx context.Context, key string, now time.Time) error
 }
 
@@ -29,30 +36,30 @@ type unlimited struct{}
 
 func (unlimited) Allow(context.Context, string, time.Time) error { return nil }
 
-// maxKeys bounds the memory of a MemoryLimiter to some 20 MB.
+// maxKeys bounds the memory of a MemoryLimiter to about 20 MB.
 const maxKeys = 1 << 16
 
-// A MemoryLimiter is a Limiter of one process: a token bucket for each key, by
-// golang.org/x/time/rate, full at first. A key in the form of an IPv6 /64
-// prefix, as [ClientIPBehind] gives it, is also charged to its /48, at ten
-// times the rate, since such a prefix is what one subscriber commonly holds.
+// A MemoryLimiter is a Limiter within one process. It has a token bucket of
+// golang.org/x/time/rate for each key, full at first. A key that is an IPv6 /64
+// prefix, as [ClientIPBehind] returns it, is also charged to its /48 at ten
+// times the rate, since one subscriber commonly holds a whole /48.
 //
-// It remembers at most 65,536 keys. The one that was seen longest ago makes
-// room for a new one, but never one that has been exhausted and is not full
-// again; where only those are left, new keys are refused until the first of
-// them is. It starts no goroutine. Only NewMemoryLimiter makes one.
+// It remembers at most 65,536 keys. A new key replaces the one seen longest
+// ago, except that a bucket which was exhausted is kept until it is full again.
+// If every bucket is still refilling, new keys are refused until one is full.
+// A MemoryLimiter starts no goroutine. Create it with NewMemoryLimiter.
 type MemoryLimiter struct {
 	mu        sync.Mutex
 	limit     rate.Limit
 	burst     int
 	max       int
 	buckets   map[string]*bucket
-	seen      list.List   // of *bucket, those seen longest ago in front
+	seen      list.List   // of *bucket, seen longest ago first
 	exhausted refillQueue // buckets that may not be forgotten before they are full
 }
 
 // NewMemoryLimiter returns a MemoryLimiter that allows each key n events at
-// once and n more over each period. It panics unless both are positive.
+// once and n more over each period. It panics unless n and period are positive.
 func NewMemoryLimiter(n int, period time.Duration) *MemoryLimiter {
 	if n <= 0 || period <= 0 {
 		panic("reset: NewMemoryLimiter: n and period must be positive")
@@ -71,7 +78,7 @@ type bucket struct {
 	tokens *rate.Limiter
 	seen   *list.Element // its place in MemoryLimiter.seen, or nil
 	index  int           // its place in MemoryLimiter.exhausted, where seen is nil
-	full   time.Time     // when an exhausted bucket is full again
+	full   time.Time     // when an exhausted bucket will be full again
 }
 
 // Allow implements Limiter. Its error is nil or a *LimitError.
@@ -88,8 +95,8 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) erro
 		}
 		return l.take(now, own)
 	}
-	// The site comes first: what it refuses must not make new buckets, which
-	// would push out those of others.
+	// The site comes first: a call that it refuses must not add a bucket, which
+	// would evict another key's.
 	shared, err := l.bucket(site, 10, nil, now)
 	if err != nil {
 		return err
@@ -104,7 +111,7 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) erro
 	return l.take(now, own, shared)
 }
 
-// siteOf returns the /48 around an IPv6 /64 prefix.
+// siteOf returns the /48 that contains an IPv6 /64 prefix.
 func siteOf(key string) (string, bool) {
 	p, err := netip.ParsePrefix(key)
 	if err != nil || p.Bits() != 64 {
@@ -114,8 +121,8 @@ func siteOf(key string) (string, bool) {
 	return site.String(), err == nil
 }
 
-// bucket returns the bucket of a key, making room for a new one at the expense
-// of any but keep.
+// bucket returns the bucket of a key. A new bucket may evict any other one
+// except keep.
 func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Time) (*bucket, error) {
 	b := l.buckets[key]
 	if b != nil {
@@ -144,7 +151,8 @@ func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Ti
 	return b, nil
 }
 
-// forgetFull forgets the exhausted buckets that are full again, as good as new.
+// forgetFull forgets the exhausted buckets that are full again: a new bucket
+// would equal them.
 func (l *MemoryLimiter) forgetFull(now time.Time) {
 	for len(l.exhausted) > 0 && !l.exhausted[0].full.After(now) {
 		l.forget(l.exhausted[0])
@@ -160,7 +168,7 @@ func (l *MemoryLimiter) forget(b *bucket) {
 	delete(l.buckets, b.key)
 }
 
-// lack returns a *LimitError unless each bucket has a token.
+// lack returns a *LimitError unless every bucket has a token.
 func lack(now time.Time, buckets ...*bucket) error {
 	var wait time.Duration
 	for _, b := range buckets {
@@ -174,7 +182,7 @@ func lack(now time.Time, buckets ...*bucket) error {
 	return nil
 }
 
-// take takes one token from each bucket, or none from any.
+// take takes one token from every bucket, or none from any.
 func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
 	if err := lack(now, buckets...); err != nil {
 		return err
@@ -186,7 +194,7 @@ func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
 	return nil
 }
 
-// file puts a bucket that has just given a token into the queue it belongs to.
+// file moves a bucket from which a token was taken to the right queue.
 func (l *MemoryLimiter) file(b *bucket, now time.Time) {
 	left := b.tokens.TokensAt(now)
 	missing := (float64(b.tokens.Burst()) - left) / float64(b.tokens.Limit())
@@ -202,7 +210,7 @@ func (l *MemoryLimiter) file(b *bucket, now time.Time) {
 	}
 }
 
-// refillQueue is a heap of buckets, the one that is full soonest on top.
+// refillQueue is a heap of buckets; the one that is full soonest is on top.
 type refillQueue []*bucket
 
 func (q refillQueue) Len() int           { return len(q) }

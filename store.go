@@ -7,93 +7,108 @@ import (
 )
 
 // A Store keeps activations and queued mail, usually in the host's own
-// database. It holds records and decides races; it merges nothing, looks
-// nobody up and knows no policy.
+// database. It stores records and decides races; it merges nothing, looks up no
+// user and applies no policy. Of an activation it sees only the SHA-256, so
+// nothing that a Store is given is a secret.
 //
-// A Store is safe for use from many goroutines and many processes at a time.
-// Each method is one transaction and is all or nothing, also under a cancelled
-// context: after an error the caller may not know whether the transaction was
-// committed, but never sees half of it. A failure is never mistaken for a
-// verdict: what was not read for certain is not ErrInvalidActivation, ErrGone
-// or a *LimitError. A Store knows the time only from its
-// arguments. Times have millisecond precision: stores may truncate what is
-// finer. Hashes, ids, user ids (at most 255 bytes) and addresses compare as
-// bytes, whatever the collation of the database; every string is stored as it
-// is.
+// A Store is safe for concurrent use by many goroutines and many processes.
+// Package resettest has the test suite for implementations; a subtest that
+// fails quotes the sentence below that was broken.
 //
-// Nothing that a Store is given is a secret: it sees the SHA-256 of an
-// activation, never the activation.
+// # Every method
 //
-// Package resettest holds the tests that every implementation must pass.
+// Each method is one transaction and is all or nothing, also if ctx is
+// cancelled: after an error the caller may not know whether the transaction was
+// committed, but nobody ever sees half of it. A failure is never reported as a
+// verdict: ErrInvalidActivation, ErrGone and *LimitError describe records that
+// were read.
+//
+// A Store knows the time only from its arguments. A time is an instant, in
+// whatever zone it is given. Times have millisecond precision: a Store may
+// truncate anything finer. A clock that jumps back revives nothing that was
+// redeemed, revoked or purged.
+//
+// Hashes, ids, user ids (at most 255 bytes) and addresses compare as bytes,
+// whatever the collation of the database. Every string is stored unchanged.
+//
+// # One transaction
+//
+// Redeem has two modes; a store's mode is chosen when it is opened. In the mode
+// "one transaction", users live in the store's database. apply runs inside the
+// transaction of Redeem and reaches it through its context. Whatever fails
+// before the commit undoes everything. If the answer to the commit is lost,
+// Redeem returns an error and the database holds either all changes or none.
+//
+// # Users elsewhere
+//
+// In the mode "users elsewhere", users live in another database or service.
+// Redeem first claims the user's live activations, in a transaction of its own.
+// Claimed activations are not live, but count for the cap while the claim is
+// held. Then apply runs, on a context that does not end with ctx. If apply
+// returns nil, the claim becomes a success. If apply returns an error that
+// wraps ErrNotChanged or a *PasswordError, the claimed activations are live
+// again, unless they were revoked meanwhile. After any other error, a panic or
+// a crash they are never live again. The outcome is recorded even if ctx has
+// ended. A user has at most one claim at a time. It ends when its outcome is
+// recorded, or after 60 s; neither Purge nor the late end of an earlier claim
+// ends it. While another call holds the claim, Redeem returns
+// ErrInvalidActivation.
 type Store interface {
 	// Enqueue adds m, always as a row of its own, whatever else is queued for
 	// the same address.
 	Enqueue(ctx context.Context, m Mail) error
 
-	// Issue adds a if fewer than max requests of a.UserID are live, and
-	// otherwise returns a *LimitError that tells when the count falls below
-	// max; then nothing has changed. If a.Request has a live activation, a
-	// joins it whatever max says: a request counts once, however many
-	// activations it has.
+	// Issue adds a if fewer than max requests of a.UserID are live, under any
+	// concurrency. Otherwise it changes nothing and returns a *LimitError whose
+	// RetryAfter is the time until fewer than max are live. A request counts
+	// once, however many activations it has. If a.Request already has a live
+	// activation, a joins it, whatever max is.
 	//
-	// If m is not nil it is the request's mail and m.ID is a.Request. A mail
-	// that is not leased (m.Lease is zero) is added in the same transaction.
-	// One that is leased must still be held under that lease, and be a public request or
-	// a mail of the same user, or Issue changes nothing and returns ErrGone;
-	// it is bound to a.UserID and its lease is renewed until m.Due.
+	// If m is not nil, it is the request's mail and m.ID is a.Request. A mail
+	// that is not leased (m.Lease is zero) is added in the same transaction. A
+	// leased mail must still be held under that lease, and be a public request
+	// or a mail of the same user; otherwise Issue changes nothing and returns
+	// ErrGone. It is bound to a.UserID and its lease is renewed until m.Due.
 	Issue(ctx context.Context, now time.Time, a Activation, max int, m *Mail) error
 
-	// Find returns the live activation with the given hash, or
-	// ErrInvalidActivation.
+	// Find returns the live activation with hash h, or ErrInvalidActivation. An
+	// activation is live from Issue until it expires, is redeemed or is revoked.
 	Find(ctx context.Context, now time.Time, h Hash) (Activation, error)
 
-	// Redeem uses up a, which Find has returned, by calling apply, which saves
-	// the new password. Of concurrent calls for one user at most one at a time
-	// runs apply and exactly one succeeds. If a is not live, apply is not
-	// called and Redeem returns ErrInvalidActivation. On success every
+	// Redeem redeems a, which Find has returned, by calling apply, which saves
+	// the new password. If a is not live, apply is not called and Redeem
+	// returns ErrInvalidActivation. Of concurrent calls for one user at most
+	// one at a time runs apply and exactly one succeeds. On success every
 	// activation of the user and every reset mail bound to the user is removed
-	// and notification is queued, in the transaction that uses a up.
+	// and notification is queued, in the transaction that removes a. Earlier
+	// notifications stay queued. A public request is bound to no user yet and
+	// stays: it counts as made afterwards.
 	//
 	// Redeem calls apply at most once, never again after a failure, with a
-	// context that has the values of ctx. It lets apply's panic pass and wraps
-	// apply's error. What happens when apply fails depends on where the users
-	// live, which is said once when a store is opened:
-	//
-	// In the same database, apply runs inside the transaction, which it reaches
-	// through its context; everything that fails before the commit undoes
-	// everything. If the answer to the commit is lost, Redeem returns an error
-	// and the database has either all or nothing.
-	//
-	// Elsewhere, the user's live activations are claimed first, in a
-	// transaction of their own; claimed activations are not live, but count for
-	// the cap while the claim is held. Then apply runs, on a context that does
-	// not end with ctx. If it returns nil the claim becomes a success. If it
-	// returns an error that wraps ErrNotChanged or a *PasswordError, the
-	// activations are live again, unless they were revoked meanwhile. Any other
-	// error, a panic or a crash leaves them used up. The outcome is written
-	// down even if ctx has ended. One claim at a time can be held for a user;
-	// it ends when it is settled or after 60 s. While another call holds it,
-	// Redeem returns ErrInvalidActivation.
+	// context that has the values of ctx. It wraps the error of apply and lets
+	// a panic of apply pass. What such a failure undoes depends on the mode:
+	// see One transaction and Users elsewhere.
 	Redeem(ctx context.Context, now time.Time, a Activation, notification Mail, apply func(context.Context) error) error
 
-	// Revoke removes every activation of the user and every reset mail that is
-	// bound to the user. Notifications stay queued.
+	// Revoke removes every activation of the user and every reset mail bound to
+	// the user. Notifications and public requests stay queued. Revoke of a user
+	// who has nothing is no error.
 	Revoke(ctx context.Context, userID string) error
 
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
-	// those with the earliest Due first, and none that another call was given.
-	// Each is returned with Due = until, a fresh Lease and Attempts one higher,
-	// as it is now stored.
+	// those with the earliest Due first, and none that another call holds. Each
+	// is returned as it is now stored: with Due = until, a fresh Lease and
+	// Attempts one higher.
 	Lease(ctx context.Context, now, until time.Time, n int) ([]Mail, error)
 
-	// Settle ends leases: it removes each mail, or frees it for another
-	// attempt. A mail that is gone or held under another lease is left alone;
-	// that is no error.
+	// Settle ends leases: it removes each mail whose Retry is zero and frees
+	// each other one, to be due at Retry. A mail that is gone or held under
+	// another lease is left alone; that is no error.
 	Settle(ctx context.Context, done []Settlement) error
 
 	// Purge removes at most n records (n is at most 1,000) that expired at or
-	// before now and returns how many it removed. Fewer than n means that
-	// none were left, but for those that another call is at.
+	// before now, and returns how many it removed. A result below n means
+	// nothing expired remains, except records locked by a concurrent call.
 	Purge(ctx context.Context, now time.Time, n int) (int, error)
 }
 
@@ -103,16 +118,16 @@ type Hash [32]byte
 // String returns h in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// An ID names a mail, a request or a lease: 6 bytes of Unix milliseconds, then
-// 10 random bytes, so that rows arrive in the order of the index. The zero ID
-// is none.
+// An ID identifies a mail, a request or a lease: 6 bytes of Unix milliseconds,
+// then 10 random bytes, so that rows arrive in the order of the index. The zero
+// ID means none.
 type ID [16]byte
 
 // String returns id in hexadecimal.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// An Activation is one secret's record. Several activations can belong to one
-// request; they expire together.
+// An Activation is the record of one secret. A request may have several
+// activations; they expire together.
 type Activation struct {
 	Hash    Hash
 	Request ID
@@ -121,31 +136,31 @@ type Activation struct {
 	Expires time.Time
 }
 
-// MailKind tells what a mail is for.
+// MailKind is the purpose of a mail.
 type MailKind string
 
 const (
 	MailReset        MailKind = "reset"        // carries a link; a public request while it has no UserID
-	MailNotification MailKind = "notification" // tells that the password was changed
+	MailNotification MailKind = "notification" // reports that the password was changed
 )
 
-// A Mail is queued mail: facts, never a secret. The link is made when the mail
-// is sent.
+// A Mail is queued mail. It holds no secret: the link is made when the mail is
+// sent.
 type Mail struct {
-	ID       ID // of a reset mail: its request's
+	ID       ID // of a reset mail: the ID of its request
 	Kind     MailKind
-	UserID   string // "": a public request, not known yet to have a user
-	Email    string // reset mail: the address asked for, canonical; notification: as the host stored it
-	Name     string // of notifications; a reset mail takes it from the user when it is sent
+	UserID   string // "" for a public request, whose user has not been looked up
+	Email    string // of a reset mail: the requested address, canonical; of a notification: as the host stored it
+	Name     string // of a notification; a reset mail takes it from the user when it is sent
 	Locale   string
 	Due      time.Time // the next attempt; while leased, the end of the lease
 	Expires  time.Time
 	Attempts int // how many times it was leased
-	Lease    ID  // zero: not leased
+	Lease    ID  // zero if not leased
 }
 
 // A Settlement ends one lease.
 type Settlement struct {
 	Mail, Lease ID
-	Retry       time.Time // when to try again; zero: remove the mail
+	Retry       time.Time // when to try again; zero removes the mail
 }

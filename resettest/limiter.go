@@ -26,19 +26,16 @@ func TestLimiter(t *testing.T, open func(t *testing.T) reset.Limiter, n int, per
 }
 
 func limiterSentences() []sentence[*limiterCheck] {
-	const (
-		counts  = "Allow counts one event for key and returns nil, or returns a *LimitError and counts nothing"
-		refuses = counts + ": a refused call never prolongs the wait."
-	)
+	const counts = "Allow counts one event for key and returns nil, or counts nothing and returns a *LimitError"
 	return []sentence[*limiterCheck]{
-		{"counts", counts + ".", (*limiterCheck).counts},
-		{"tells how long", "A LimitError tells how long to wait.", (*limiterCheck).tellsHowLong},
-		{"refusals", refuses, (*limiterCheck).refusals},
-		{"refills", "It allows each key n more events over each period.", (*limiterCheck).refills},
-		{"keys", "It counts for key.", (*limiterCheck).keys},
-		{"goroutines", "It is safe for use from many goroutines.", (*limiterCheck).goroutines},
-		{"time", "It knows the time from its argument.", (*limiterCheck).time},
-		{"cancelled", "Any other error is a failure of the limiter; what would have sent mail is then refused.", (*limiterCheck).cancelled},
+		{"counts", counts, (*limiterCheck).counts},
+		{"RetryAfter", "RetryAfter is positive, and long enough: after it a call is allowed, unless others were allowed meanwhile.", (*limiterCheck).retryAfter},
+		{"refusals", counts + ": a refused call never prolongs the wait.", (*limiterCheck).refusals},
+		{"refills", "limiters that allow each key n events at once and n more over each period", (*limiterCheck).refills},
+		{"keys", "Keys compare as bytes.", (*limiterCheck).keys},
+		{"goroutines", "It is safe for concurrent use by many goroutines.", (*limiterCheck).goroutines},
+		{"time", "A Limiter knows the time only from now.", (*limiterCheck).time},
+		{"cancelled", "Calls whose ctx has ended are never allowed beyond the limit, and disturb no later call.", (*limiterCheck).cancelled},
 	}
 }
 
@@ -89,7 +86,7 @@ func (c *limiterCheck) counts() {
 	}
 }
 
-func (c *limiterCheck) tellsHowLong() {
+func (c *limiterCheck) retryAfter() {
 	wait := c.use("key", start)
 	if wait > c.period {
 		c.Errorf("Allow: got RetryAfter %v, longer than the period of %v", wait, c.period)

@@ -27,18 +27,15 @@ func TestMailer(t *testing.T, open func(t *testing.T) reset.Mailer) {
 }
 
 func mailerSentences() []sentence[*mailerCheck] {
-	const (
-		accepts = "Send hands m to the mail system and returns nil once that has accepted it."
-		never   = "An error that wraps ErrUndeliverable says that this message can never be delivered: it is given up."
-	)
+	const accepts = "Send hands m to the mail system and returns nil once it has accepted m, whatever the texts contain."
 	return []sentence[*mailerCheck]{
 		{"accepts", accepts, (*mailerCheck).accepts},
 		{"accepts any text", accepts, (*mailerCheck).acceptsAnyText},
-		{"accepts another attempt", "The ID is the same for all attempts.", (*mailerCheck).acceptsAnotherAttempt},
-		{"goroutines", "It is safe for use from many goroutines.", (*mailerCheck).goroutines},
-		{"hostile address", never, (*mailerCheck).hostileAddress},
-		{"hostile fields", never + " No field can be used to write a header.", (*mailerCheck).hostileFields},
-		{"cancelled", "After any other error, a cancelled context included, the Service tries again until the mail expires.", (*mailerCheck).cancelled},
+		{"accepts another attempt", "Send may get a message again, with the same ID", (*mailerCheck).acceptsAnotherAttempt},
+		{"goroutines", "It is safe for concurrent use by many goroutines.", (*mailerCheck).goroutines},
+		{"hostile address", "Send returns such an error unless m.To is one plain address.", (*mailerCheck).hostileAddress},
+		{"hostile fields", "No field of m may add a header or a recipient: Send encodes or ignores such a value, or returns such an error.", (*mailerCheck).hostileFields},
+		{"cancelled", "After any other error, a cancelled ctx included, the Service retries until m expires.", (*mailerCheck).cancelled},
 	}
 }
 

@@ -53,9 +53,9 @@ func limiterMutants(n int, period time.Duration) []mutant[func() limiterFunc] {
 		{"one event too few", other(n-1, period), []string{"counts"}},
 		{"refuses with another error", changed(func(time.Duration) error { return errors.New("too many") }), []string{"counts", "goroutines"}},
 		{"no wait", changed(func(time.Duration) error { return &reset.LimitError{} }), []string{"counts"}},
-		{"too short a wait", changed(func(wait time.Duration) error { return &reset.LimitError{RetryAfter: wait / 2} }), []string{"tells how long", "time"}},
-		{"too long a wait", changed(func(wait time.Duration) error { return &reset.LimitError{RetryAfter: 10 * wait} }), []string{"tells how long"}},
-		{"too slow", other(n, 2*period*time.Duration(n)), []string{"tells how long", "refills"}},
+		{"too short a wait", changed(func(wait time.Duration) error { return &reset.LimitError{RetryAfter: wait / 2} }), []string{"RetryAfter", "time"}},
+		{"too long a wait", changed(func(wait time.Duration) error { return &reset.LimitError{RetryAfter: 10 * wait} }), []string{"RetryAfter"}},
+		{"too slow", other(n, 2*period*time.Duration(n)), []string{"RetryAfter", "refills"}},
 		{"too fast", other(n, period/2), []string{"refills"}},
 		{"refused calls count", func() limiterFunc {
 			l, last := reset.NewMemoryLimiter(n, period), time.Time{}
@@ -96,7 +96,7 @@ func limiterMutants(n int, period time.Duration) []mutant[func() limiterFunc] {
 		{"a clock of its own", func() limiterFunc {
 			l := reset.NewMemoryLimiter(n, period)
 			return func(ctx context.Context, key string, _ time.Time) error { return l.Allow(ctx, key, time.Now()) }
-		}, []string{"time", "tells how long"}},
+		}, []string{"time", "RetryAfter"}},
 		{"a cancelled call is allowed", func() limiterFunc {
 			l := reset.NewMemoryLimiter(n, period)
 			return func(ctx context.Context, key string, now time.Time) error {

@@ -266,7 +266,7 @@ func issueMutants() []storeMutant {
 			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				return b.MemStore.Issue(ctx, now.Add(-lifetime), a, max, m)
 			}
-		}, []string{"Issue/counts the live", "Issue/tells when"}},
+		}, []string{"Issue/counts the live", "Issue/RetryAfter"}},
 		{"the wait is for all to expire", func(b *broken) {
 			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				err := b.MemStore.Issue(ctx, now, a, max, m)
@@ -276,7 +276,7 @@ func issueMutants() []storeMutant {
 				}
 				return err
 			}
-		}, []string{"Issue/tells when"}},
+		}, []string{"Issue/RetryAfter"}},
 		{"mails over the cap are kept", func(b *broken) {
 			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				err := b.MemStore.Issue(ctx, now, a, max, m)

@@ -12,7 +12,7 @@ import (
 )
 
 func cancelSentences() []storeSentence {
-	const quote = "Each method is one transaction and is all or nothing, also under a cancelled context."
+	const quote = "Each method is one transaction and is all or nothing, also if ctx is cancelled"
 	return []storeSentence{
 		{"Cancel/Enqueue", quote, (*storeCheck).cancelEnqueue},
 		{"Cancel/Issue", quote, (*storeCheck).cancelIssue},

@@ -10,16 +10,17 @@ import (
 )
 
 func generalSentences() []storeSentence {
+	const bytes = "Hashes, ids, user ids (at most 255 bytes) and addresses compare as bytes, whatever the collation of the database."
 	return []storeSentence{
 		{"Time/arguments", "A Store knows the time only from its arguments.", (*storeCheck).timeIsAnArgument},
-		{"Time/zones", "Times are whole UTC milliseconds.", (*storeCheck).zones},
-		{"Time/precision", "Times have millisecond precision: stores may truncate what is finer.", (*storeCheck).precision},
-		{"Time/jumps back", "A clock that jumps back revives nothing used, revoked or purged.", (*storeCheck).jumpsBack},
-		{"Bytes/users", "User ids (at most 255 bytes) compare as bytes, whatever the collation of the database.", (*storeCheck).userIDsAreBytes},
-		{"Bytes/user of a mail", "User ids (at most 255 bytes) compare as bytes, whatever the collation of the database.", (*storeCheck).userIDsOfMailsAreBytes},
-		{"Bytes/addresses", "Addresses compare as bytes, whatever the collation of the database.", (*storeCheck).addressesAreBytes},
-		{"Bytes/hashes and ids", "Hashes and ids compare as bytes.", (*storeCheck).hashesAreBytes},
-		{"Bytes/text", "Every string is stored as it is.", (*storeCheck).textIsKept},
+		{"Time/zones", "A time is an instant, in whatever zone it is given.", (*storeCheck).zones},
+		{"Time/precision", "Times have millisecond precision: a Store may truncate anything finer.", (*storeCheck).precision},
+		{"Time/jumps back", "A clock that jumps back revives nothing that was redeemed, revoked or purged.", (*storeCheck).jumpsBack},
+		{"Bytes/users", bytes, (*storeCheck).userIDsAreBytes},
+		{"Bytes/user of a mail", bytes, (*storeCheck).userIDsOfMailsAreBytes},
+		{"Bytes/addresses", bytes, (*storeCheck).addressesAreBytes},
+		{"Bytes/hashes and ids", bytes, (*storeCheck).hashesAreBytes},
+		{"Bytes/text", "Every string is stored unchanged.", (*storeCheck).textIsKept},
 	}
 }
 

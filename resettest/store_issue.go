@@ -9,26 +9,27 @@ import (
 
 func issueSentences() []storeSentence {
 	const (
-		adds   = "Issue adds a if fewer than max requests of a.UserID are live, and otherwise returns a *LimitError"
-		held   = "One that is leased must still be held under that lease, and be a public request or a mail of the same user, or Issue changes nothing and returns ErrGone"
-		renews = "it is bound to a.UserID and its lease is renewed until m.Due."
-		joins  = "If a.Request has a live activation, a joins it whatever max says"
-		finds  = "Find returns the live activation with the given hash, or ErrInvalidActivation."
+		adds   = "Issue adds a if fewer than max requests of a.UserID are live, under any concurrency."
+		over   = "Otherwise it changes nothing and returns a *LimitError whose RetryAfter is the time until fewer than max are live."
+		joins  = "If a.Request already has a live activation, a joins it, whatever max is."
+		held   = "A leased mail must still be held under that lease, and be a public request or a mail of the same user; otherwise Issue changes nothing and returns ErrGone."
+		renews = "It is bound to a.UserID and its lease is renewed until m.Due."
+		finds  = "Find returns the live activation with hash h, or ErrInvalidActivation. An activation is live from Issue until it expires, is redeemed or is revoked."
 	)
 	return []storeSentence{
-		{"Issue/adds up to max", adds + ".", (*storeCheck).issueUpToMax},
-		{"Issue/counts the live", adds + ".", (*storeCheck).issueCountsTheLive},
-		{"Issue/tells when", adds + " that tells when the count falls below max.", (*storeCheck).issueTellsWhen},
-		{"Issue/over the cap", adds + "; then nothing has changed.", (*storeCheck).issueOverTheCap},
-		{"Issue/over the cap with a lease", adds + "; then nothing has changed.", (*storeCheck).issueOverTheCapLeased},
-		{"Issue/joins", joins + ".", (*storeCheck).issueJoins},
-		{"Issue/joins only the live", joins + ".", (*storeCheck).issueJoinsOnlyTheLive},
+		{"Issue/adds up to max", adds, (*storeCheck).issueUpToMax},
+		{"Issue/counts the live", adds, (*storeCheck).issueCountsTheLive},
+		{"Issue/RetryAfter", over, (*storeCheck).issueRetryAfter},
+		{"Issue/over the cap", over, (*storeCheck).issueOverTheCap},
+		{"Issue/over the cap with a lease", over, (*storeCheck).issueOverTheCapLeased},
+		{"Issue/joins", joins, (*storeCheck).issueJoins},
+		{"Issue/joins only the live", joins, (*storeCheck).issueJoinsOnlyTheLive},
 		{"Issue/counts once", "A request counts once, however many activations it has.", (*storeCheck).issueCountsOnce},
 		{"Issue/adds its mail", "A mail that is not leased (m.Lease is zero) is added in the same transaction.", (*storeCheck).issueAddsMail},
-		{"Issue/all or nothing", "Each method is one transaction and is all or nothing.", (*storeCheck).issueIsOneTransaction},
-		{"Issue/lost lease", held + ".", (*storeCheck).issueLostLease},
-		{"Issue/mail of another user", held + ".", (*storeCheck).issueMailOfAnother},
-		{"Issue/mail of the same user", held + ".", (*storeCheck).issueMailOfTheSame},
+		{"Issue/all or nothing", "Each method is one transaction and is all or nothing", (*storeCheck).issueIsOneTransaction},
+		{"Issue/lost lease", held, (*storeCheck).issueLostLease},
+		{"Issue/mail of another user", held, (*storeCheck).issueMailOfAnother},
+		{"Issue/mail of the same user", held, (*storeCheck).issueMailOfTheSame},
 		{"Issue/binds", renews, (*storeCheck).issueBinds},
 		{"Issue/renews", renews, (*storeCheck).issueRenews},
 		{"Find/live", finds, (*storeCheck).find},
@@ -77,7 +78,7 @@ func (c *storeCheck) issueCountsTheLive() {
 	c.issue(start, c.activation("nobody else"), 1, nil)
 }
 
-func (c *storeCheck) issueTellsWhen() {
+func (c *storeCheck) issueRetryAfter() {
 	// Issued out of order, so that neither the first nor the last row decides.
 	for _, minutes := range []int{30, 10, 50, 20, 40} {
 		a := c.activation("a")

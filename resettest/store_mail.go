@@ -9,28 +9,28 @@ import (
 
 func mailSentences() []storeSentence {
 	const (
-		given  = "Lease returns at most n mails with Due <= now < Expires, those with the earliest Due first, and none that another call was given."
-		stored = "Each is returned with Due = until, a fresh Lease and Attempts one higher, as it is now stored."
-		ends   = "Settle ends leases: it removes each mail, or frees it for another attempt."
+		leases = "Lease returns at most n mails (none if n is 0) with Due <= now < Expires, those with the earliest Due first, and none that another call holds."
+		stored = "Each is returned as it is now stored: with Due = until, a fresh Lease and Attempts one higher."
+		ends   = "Settle ends leases: it removes each mail whose Retry is zero and frees each other one, to be due at Retry."
 		alone  = "A mail that is gone or held under another lease is left alone; that is no error."
-		purges = "Purge removes at most n records that expired at or before now and returns how many it removed."
+		purges = "Purge removes at most n records (n is at most 1,000) that expired at or before now, and returns how many it removed."
 	)
 	return []storeSentence{
 		{"Enqueue/a row of its own", "Enqueue adds m, always as a row of its own, whatever else is queued for the same address.", (*storeCheck).enqueueAdds},
-		{"Enqueue/as it is", "It holds records; it merges nothing, looks nobody up and knows no policy.", (*storeCheck).enqueueKeeps},
-		{"Lease/at most n", given, (*storeCheck).leaseAtMost},
-		{"Lease/due", given, (*storeCheck).leaseDue},
-		{"Lease/order", given, (*storeCheck).leaseOrder},
-		{"Lease/none twice", given, (*storeCheck).leaseNoneTwice},
+		{"Enqueue/as it is", "It stores records and decides races; it merges nothing, looks up no user and applies no policy.", (*storeCheck).enqueueKeeps},
+		{"Lease/at most n", leases, (*storeCheck).leaseAtMost},
+		{"Lease/due", leases, (*storeCheck).leaseDue},
+		{"Lease/order", leases, (*storeCheck).leaseOrder},
+		{"Lease/none twice", leases, (*storeCheck).leaseNoneTwice},
 		{"Lease/as stored", stored, (*storeCheck).leaseAsStored},
-		{"Lease/every kind", given, (*storeCheck).leaseEveryKind},
+		{"Lease/every kind", leases, (*storeCheck).leaseEveryKind},
 		{"Settle/removes", ends, (*storeCheck).settleRemoves},
 		{"Settle/frees", ends, (*storeCheck).settleFrees},
 		{"Settle/gone", alone, (*storeCheck).settleGone},
 		{"Settle/another lease", alone, (*storeCheck).settleAnotherLease},
 		{"Settle/many", ends, (*storeCheck).settleMany},
 		{"Purge/the expired", purges, (*storeCheck).purgeExpired},
-		{"Purge/at most n", purges + " Fewer than n means that none were left.", (*storeCheck).purgeAtMost},
+		{"Purge/at most n", purges + " A result below n means nothing expired remains", (*storeCheck).purgeAtMost},
 		{"Purge/boundary", purges, (*storeCheck).purgeBoundary},
 		{"Purge/the cap", purges, (*storeCheck).purgeKeepsCap},
 	}

@@ -16,8 +16,8 @@ func raceSentences() []storeSentence {
 	const (
 		limit = "Issue adds a if fewer than max requests of a.UserID are live, under any concurrency."
 		one   = "Of concurrent calls for one user at most one at a time runs apply and exactly one succeeds."
-		safe  = "A Store is safe for use from many goroutines and many processes at a time."
-		lease = "Lease returns none that another call was given."
+		safe  = "A Store is safe for concurrent use by many goroutines and many processes."
+		lease = "those with the earliest Due first, and none that another call holds."
 	)
 	return []storeSentence{
 		{"Race/cap", limit, (*storeCheck).raceIssues},
@@ -27,7 +27,7 @@ func raceSentences() []storeSentence {
 		{"Race/activations of one user", one, (*storeCheck).raceTwoActivations},
 		{"Race/users", safe, (*storeCheck).raceUsers},
 		{"Race/leases", lease, (*storeCheck).raceLeases},
-		{"Race/Enqueue", "Enqueue adds m, always as a row of its own.", (*storeCheck).raceEnqueues},
+		{"Race/Enqueue", "Enqueue adds m, always as a row of its own", (*storeCheck).raceEnqueues},
 		{"Race/Redeem and Revoke", safe, (*storeCheck).raceRedeemRevoke},
 		{"Race/Redeem and Purge", safe, (*storeCheck).raceRedeemPurge},
 		{"Race/Redeem and Issue", safe, (*storeCheck).raceRedeemIssue},

@@ -12,9 +12,9 @@ import (
 func redeemSentences() []storeSentence {
 	const (
 		invalid = "If a is not live, apply is not called and Redeem returns ErrInvalidActivation."
-		success = "On success every activation of the user and every reset mail bound to the user is removed and notification is queued, in the transaction that uses a up."
-		once    = "Redeem calls apply at most once, never again after a failure, and lets its panic pass."
-		revokes = "Revoke removes every activation of the user and every reset mail that is bound to the user."
+		success = "On success every activation of the user and every reset mail bound to the user is removed and notification is queued, in the transaction that removes a."
+		once    = "Redeem calls apply at most once, never again after a failure, with a context that has the values of ctx."
+		revokes = "Revoke removes every activation of the user and every reset mail bound to the user."
 	)
 	return []storeSentence{
 		{"Redeem/not live", invalid, (*storeCheck).redeemNotLive},
@@ -23,15 +23,15 @@ func redeemSentences() []storeSentence {
 		{"Redeem/mails", success, (*storeCheck).redeemEndsMails},
 		{"Redeem/leased mails", success, (*storeCheck).redeemEndsLeasedMails},
 		{"Redeem/notification", success, (*storeCheck).redeemQueuesNotification},
-		{"Redeem/other notifications", "Notifications survive Revoke and Redeem.", (*storeCheck).redeemKeepsNotifications},
-		{"Redeem/public requests", "A public request not yet resolved is bound to nobody: it counts as made afterwards.", (*storeCheck).redeemKeepsPublicRequests},
+		{"Redeem/other notifications", "Earlier notifications stay queued.", (*storeCheck).redeemKeepsNotifications},
+		{"Redeem/public requests", "A public request is bound to no user yet and stays: it counts as made afterwards.", (*storeCheck).redeemKeepsPublicRequests},
 		{"Redeem/frees the cap", success, (*storeCheck).redeemFreesCap},
 		{"Redeem/apply once", once, (*storeCheck).redeemAppliesOnce},
-		{"Redeem/panic", once, (*storeCheck).redeemPanics},
-		{"Redeem/context", "apply reaches what it needs through its context.", (*storeCheck).redeemPassesContext},
+		{"Redeem/panic", "It wraps the error of apply and lets a panic of apply pass.", (*storeCheck).redeemPanics},
+		{"Redeem/context", once, (*storeCheck).redeemPassesContext},
 		{"Revoke/activations", revokes, (*storeCheck).revokeEndsActivations},
 		{"Revoke/mails", revokes, (*storeCheck).revokeEndsMails},
-		{"Revoke/notifications and public requests", "Notifications stay queued.", (*storeCheck).revokeKeeps},
+		{"Revoke/notifications and public requests", "Notifications and public requests stay queued.", (*storeCheck).revokeKeeps},
 		{"Revoke/nothing", "Revoke of a user who has nothing is no error.", (*storeCheck).revokeNothing},
 	}
 }

@@ -15,7 +15,7 @@ import (
 // No check calls the store from apply, or waits in apply for another call: the
 // transaction may hold the only connection.
 func sameDatabaseSentences() []storeSentence {
-	const undoes = "In the same database, everything that fails before the commit undoes everything."
+	const undoes = "Whatever fails before the commit undoes everything."
 	return []storeSentence{
 		{"Redeem/undone by an error", undoes, (*storeCheck).failureUndoes},
 		{"Redeem/undone by a panic", undoes, (*storeCheck).panicUndoes},
@@ -147,33 +147,36 @@ func (c *storeCheck) nextSucceeds() {
 // these checks call the store from apply.
 func elsewhereSentences() []storeSentence {
 	const (
-		claimed = "The user's live activations are claimed first, in a transaction of their own; claimed activations are not live."
-		success = "If it returns nil the claim becomes a success."
-		back    = "If it returns an error that wraps ErrNotChanged or a *PasswordError, the activations are live again."
-		usedUp  = "Any other error, a panic or a crash leaves them used up."
-		one     = "One claim at a time can be held for a user; it ends when it is settled or after 60 s. While another call holds it, Redeem returns ErrInvalidActivation."
+		claims   = "Redeem first claims the user's live activations, in a transaction of its own."
+		claimed  = "Claimed activations are not live, but count for the cap while the claim is held."
+		success  = "If apply returns nil, the claim becomes a success."
+		recorded = "The outcome is recorded even if ctx has ended."
+		back     = "If apply returns an error that wraps ErrNotChanged or a *PasswordError, the claimed activations are live again, unless they were revoked meanwhile."
+		lost     = "After any other error, a panic or a crash they are never live again."
+		ends     = "It ends when its outcome is recorded, or after 60 s; neither Purge nor the late end of an earlier claim ends it."
+		busy     = "While another call holds the claim, Redeem returns ErrInvalidActivation."
 	)
 	return []storeSentence{
 		{"Claim/not live", claimed, (*storeCheck).claimedAreNotLive},
-		{"Claim/counts", "Claimed activations are not live, but count for the cap while the claim is held.", (*storeCheck).claimedCount},
-		{"Claim/joins nothing", "If a.Request has a live activation, a joins it whatever max says; claimed activations are not live.", (*storeCheck).claimedAreNotJoined},
-		{"Claim/the live only", claimed, (*storeCheck).claimsTheLiveOnly},
+		{"Claim/counts", claimed, (*storeCheck).claimedCount},
+		{"Claim/joins nothing", "If a.Request already has a live activation, a joins it, whatever max is.", (*storeCheck).claimedAreNotJoined},
+		{"Claim/the live only", claims, (*storeCheck).claimsTheLiveOnly},
 		{"Claim/success", success, (*storeCheck).claimSucceeds},
-		{"Claim/success when cancelled", success, (*storeCheck).claimSucceedsCancelled},
+		{"Claim/success when cancelled", recorded, (*storeCheck).claimSucceedsCancelled},
 		{"Claim/applies when cancelled", "Then apply runs, on a context that does not end with ctx.", (*storeCheck).claimAppliesCancelled},
 		{"Claim/success when purged", success, (*storeCheck).claimSucceedsPurged},
 		{"Claim/success when revoked", success, (*storeCheck).claimSucceedsRevoked},
 		{"Claim/gives back", back, (*storeCheck).claimGivesBack},
-		{"Claim/gives back when cancelled", back, (*storeCheck).claimGivesBackCancelled},
-		{"Claim/revoked are not given back", "A clock that jumps back revives nothing used, revoked or purged: neither does a claim.", (*storeCheck).claimGivesNothingRevokedBack},
-		{"Claim/used up by an error", usedUp, (*storeCheck).errorUsesUp},
-		{"Claim/used up by a panic", usedUp, (*storeCheck).panicUsesUp},
-		{"Claim/used up by a crash", usedUp, (*storeCheck).crashUsesUp},
-		{"Claim/one at a time", one, (*storeCheck).claimIsAlone},
-		{"Claim/ends when settled", one, (*storeCheck).claimEndsSettled},
-		{"Claim/ends after 60 s", one, (*storeCheck).claimEndsInTime},
-		{"Claim/not by another's end", one, (*storeCheck).claimSurvivesLateOne},
-		{"Claim/not by Purge", one, (*storeCheck).claimSurvivesPurge},
+		{"Claim/gives back when cancelled", recorded, (*storeCheck).claimGivesBackCancelled},
+		{"Claim/revoked are not given back", back, (*storeCheck).claimGivesNothingRevokedBack},
+		{"Claim/used up by an error", lost, (*storeCheck).errorUsesUp},
+		{"Claim/used up by a panic", lost, (*storeCheck).panicUsesUp},
+		{"Claim/used up by a crash", lost, (*storeCheck).crashUsesUp},
+		{"Claim/one at a time", busy, (*storeCheck).claimIsAlone},
+		{"Claim/ends when settled", ends, (*storeCheck).claimEndsSettled},
+		{"Claim/ends after 60 s", ends, (*storeCheck).claimEndsInTime},
+		{"Claim/not by another's end", ends, (*storeCheck).claimSurvivesLateOne},
+		{"Claim/not by Purge", ends, (*storeCheck).claimSurvivesPurge},
 	}
 }
 

@@ -1,0 +1,59 @@
+package resettest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A sentence that a suite quotes stands word for word in the doc comment of the
+// interface: an implementer can read every promise that the suite tests.
+func TestQuotes(t *testing.T) {
+	for _, test := range []struct {
+		file, name string
+		quotes     []string
+	}{
+		{"../store.go", "Store", slices.Concat(quotes(storeSentences(false)), quotes(storeSentences(true)))},
+		{"../limiter.go", "Limiter", quotes(limiterSentences())},
+		{"../mailer.go", "Mailer", quotes(mailerSentences())},
+	} {
+		doc := interfaceDoc(t, test.file, test.name)
+		for _, quote := range test.quotes {
+			if quote == "" || !strings.Contains(doc, quote) {
+				t.Errorf("the doc comment of %s does not say %q", test.name, quote)
+			}
+		}
+	}
+}
+
+func quotes[T any](sentences []sentence[T]) (quotes []string) {
+	for _, s := range sentences {
+		quotes = append(quotes, s.quote)
+	}
+	return quotes
+}
+
+// interfaceDoc returns the doc comments of an interface and its methods, with
+// single spaces between words.
+func interfaceDoc(t *testing.T, file, name string) string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc strings.Builder
+	for _, decl := range parsed.Decls {
+		decl, ok := decl.(*ast.GenDecl)
+		if !ok || decl.Tok != token.TYPE || decl.Specs[0].(*ast.TypeSpec).Name.Name != name {
+			continue
+		}
+		doc.WriteString(decl.Doc.Text())
+		for _, method := range decl.Specs[0].(*ast.TypeSpec).Type.(*ast.InterfaceType).Methods.List {
+			doc.WriteString(method.Doc.Text())
+		}
+	}
+	return strings.Join(strings.Fields(doc.String()), " ")
+}
