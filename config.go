@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gopassreset/reset/internal/ui"
 )
 
 // Config configures a Service. The first four fields are required.
@@ -186,7 +188,7 @@ func checkConfig(c *Config) (base *url.URL, err error) {
 	if c.Brand.Name == "" {
 		c.Brand.Name = base.Hostname()
 	}
-	if err := c.Brand.check(base); err != nil {
+	if err := ui.Brand(c.Brand).Check(base); err != nil {
 		return nil, fmt.Errorf("reset: Config.Brand.%w", err)
 	}
 	return base, nil

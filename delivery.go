@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset/internal/failpoint"
+	"github.com/gopassreset/reset/internal/ui"
 )
 
 const (
@@ -271,7 +272,7 @@ func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
 	d.settle(ctx, removed(others))
 	query := "?activation=" + url.QueryEscape(activation)
 	d.exchange(ctx, m, Message{
-		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: user.Name, Locale: cmp.Or(user.Locale, m.Locale),
+		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
 		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
 	})
 }
@@ -307,7 +308,7 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error
 
 func (d *delivery) deliverNotification(ctx context.Context, m Mail) {
 	d.exchange(ctx, m, Message{
-		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: m.Name, Locale: m.Locale,
+		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
 	})
 }
@@ -322,11 +323,16 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 		d.settle(ctx, freed([]Mail{m}, now))
 		return
 	}
-	if err := d.render.mail(&msg, m.Expires.Sub(now)); err != nil {
+	var err error
+	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
+		Kind: string(msg.Kind), To: msg.To, Name: msg.Name, Locale: msg.Locale,
+		Link: msg.Link, RevokeLink: msg.RevokeLink, ExpiresIn: m.Expires.Sub(now),
+	})
+	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))
 		return
 	}
-	err := d.send(ctx, msg)
+	err = d.send(ctx, msg)
 	failpoint.Hit("sent")
 	switch {
 	case err == nil:

@@ -689,3 +689,27 @@ func TestSentOnceThoughNotSettled(t *testing.T) {
 		}
 	})
 }
+
+// A name that mail programs may link is left out of the message, in both kinds
+// of mail.
+func TestDeliveryName(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.host.put(reset.User{ID: ann.ID, Email: ann.Email, Name: "evil.example"})
+		activation := r.request(t, ann.Email)
+		run(t, r.Service)
+		pass(time.Minute)
+		if err := r.ChangePassword(t.Context(), activation, "nine grey herons"); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		sent := r.post.messages()
+		if len(sent) != 2 {
+			t.Fatalf("%d mails sent, want 2", len(sent))
+		}
+		for _, m := range sent {
+			if m.Name != "" || strings.Contains(m.Text+m.HTML, "evil.example") {
+				t.Errorf("%s mail has name %q and text\n%s", m.Kind, m.Name, m.Text)
+			}
+		}
+	})
+}

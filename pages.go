@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gopassreset/reset/internal/ui"
 )
 
 // answerCrossOrigin is what a single-page app on another origin gets.
@@ -43,7 +45,7 @@ const checkLength = 12
 // the member reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or
-// reset where BaseURL is http. The template of forms is in templates/README.md.
+// reset where BaseURL is http. docs/templates.md describes the fields of the forms.
 //
 // GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
 // are refused here: exempt the mount from the host's own CSRF middleware.
@@ -73,7 +75,7 @@ func (s *Service) Pages() http.Handler {
 		route := routes[r.URL.Path]
 		switch {
 		case route.get == nil:
-			p.write(w, r, http.StatusNotFound, page{Name: "notfound"})
+			p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
 		case r.Method == http.MethodGet || r.Method == http.MethodHead:
 			route.get(w, r)
 		case r.Method == http.MethodPost && route.post != nil:
@@ -83,7 +85,7 @@ func (s *Service) Pages() http.Handler {
 			if route.post != nil {
 				w.Header().Set("Allow", "GET, HEAD, POST")
 			}
-			p.write(w, r, http.StatusMethodNotAllowed, page{Name: "notfound"})
+			p.write(w, r, http.StatusMethodNotAllowed, ui.Page{Name: "notfound"})
 		}
 	}, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost && isJSON(r) {
@@ -91,7 +93,7 @@ func (s *Service) Pages() http.Handler {
 			answerUnknown.write(w)
 			return
 		}
-		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
+		p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
 	})
 }
 
@@ -117,13 +119,13 @@ func (p *pages) headers(w http.ResponseWriter) {
 	h.Set("X-Robots-Tag", "noindex")
 	// Not no-referrer: under that a form posts "Origin: null".
 	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Content-Security-Policy", p.render.policy)
+	h.Set("Content-Security-Policy", p.render.ContentSecurityPolicy())
 }
 
 // write answers with a page.
-func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg page) {
+func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg ui.Page) {
 	var b bytes.Buffer
-	if err := p.render.page(&b, p.language(r), pg); err != nil {
+	if err := p.render.Page(&b, p.language(r), pg); err != nil {
 		p.failure(r.Context(), fmt.Errorf("reset: page %s: %w", pg.Name, err))
 		status = http.StatusInternalServerError
 		b.Reset()
@@ -139,12 +141,12 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg pag
 }
 
 func (p *pages) language(r *http.Request) string {
-	return p.render.language(r.Header.Get("Accept-Language"))
+	return p.render.Language(r.Header.Get("Accept-Language"))
 }
 
 // page serves a page that depends on nothing.
 func (p *pages) page(name string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) { p.write(w, r, http.StatusOK, page{Name: name}) }
+	return func(w http.ResponseWriter, r *http.Request) { p.write(w, r, http.StatusOK, ui.Page{Name: name}) }
 }
 
 func (p *pages) redirect(w http.ResponseWriter, path string) {
@@ -176,7 +178,7 @@ func (p *pages) link(path, form string) http.HandlerFunc {
 			p.refuse(w, r, err)
 			return
 		}
-		p.write(w, r, http.StatusOK, page{Name: form, Email: user.Email, Check: checkOf(activation)})
+		p.write(w, r, http.StatusOK, ui.Page{Name: form, Email: user.Email, Check: checkOf(activation)})
 	}
 }
 
@@ -226,17 +228,17 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var limit *LimitError
 	switch {
 	case errors.Is(err, ErrInvalidActivation):
-		p.write(w, r, http.StatusBadRequest, page{Name: "invalid"})
+		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "invalid"})
 	case errors.As(err, &tooLarge):
-		p.write(w, r, http.StatusRequestEntityTooLarge, page{Name: "failed"})
+		p.write(w, r, http.StatusRequestEntityTooLarge, ui.Page{Name: "failed"})
 	case errors.Is(err, ErrBadRequest):
-		p.write(w, r, http.StatusBadRequest, page{Name: "failed"})
+		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "failed"})
 	case errors.As(err, &limit):
 		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
-		p.write(w, r, http.StatusTooManyRequests, page{Name: "limited", Wait: limit.RetryAfter})
+		p.write(w, r, http.StatusTooManyRequests, ui.Page{Name: "limited", RetryAfter: limit.RetryAfter})
 	default:
 		p.failure(r.Context(), err)
-		p.write(w, r, http.StatusInternalServerError, page{Name: "failed"})
+		p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
 	}
 }
 
@@ -254,9 +256,9 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 			}
 			p.serveJSON(w, r, route)
 		case crossOrigin:
-			p.write(w, r, http.StatusForbidden, page{Name: "failed"})
+			p.write(w, r, http.StatusForbidden, ui.Page{Name: "failed"})
 		case err != nil || kind != "application/x-www-form-urlencoded":
-			p.write(w, r, http.StatusUnsupportedMediaType, page{Name: "failed"})
+			p.write(w, r, http.StatusUnsupportedMediaType, ui.Page{Name: "failed"})
 		default:
 			values, err := readForm(w, r)
 			if err != nil {
@@ -284,7 +286,7 @@ func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Valu
 	email := form.Get("email")
 	switch err := p.forgot(r, email); {
 	case err == nil:
-		p.write(w, r, http.StatusOK, page{Name: "sent", Email: email})
+		p.write(w, r, http.StatusOK, ui.Page{Name: "sent", Email: email})
 	case errors.Is(err, ErrBadRequest):
 		problem := "invalid"
 		if email == "" {
@@ -293,7 +295,7 @@ func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Valu
 		if !utf8.ValidString(email) || len(email) > 4*maxAddress {
 			email = ""
 		}
-		p.write(w, r, http.StatusBadRequest, page{Name: "forgot", Email: email, Field: "email", Problem: problem})
+		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "forgot", Email: email, Field: "email", Problem: problem})
 	default:
 		p.refuse(w, r, err)
 	}
@@ -313,7 +315,7 @@ func (p *pages) forgot(r *http.Request, email string) error {
 func (p *pages) bound(w http.ResponseWriter, r *http.Request, form url.Values) (activation string, ok bool) {
 	activation = p.activation(r)
 	if activation == "" || subtle.ConstantTimeCompare([]byte(form.Get("check")), []byte(checkOf(activation))) != 1 {
-		p.write(w, r, http.StatusBadRequest, page{Name: "reopen"})
+		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "reopen"})
 		return "", false
 	}
 	return activation, true
@@ -329,7 +331,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 		p.refuse(w, r, err)
 		return
 	}
-	again := page{Name: "choose", Email: user.Email, Check: checkOf(activation), Field: "password"}
+	again := ui.Page{Name: "choose", Email: user.Email, Check: checkOf(activation), Field: "password"}
 	password := form.Get("password")
 	switch {
 	case password == "":

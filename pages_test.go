@@ -3,6 +3,7 @@ package reset_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -115,12 +117,26 @@ func heading(w *httptest.ResponseRecorder) string {
 	return html.UnescapeString(match[1])
 }
 
-// say returns a message in English.
-func say(t testing.TB, key string, args ...any) string {
+// say returns an English message, with the values of its placeholders.
+func say(t testing.TB, key string, values ...any) string {
 	t.Helper()
-	text, err := newFace(t, faceConfig()).Say("en", key, args...)
+	b, err := os.ReadFile("internal/ui/locales/en.json")
 	if err != nil {
 		t.Fatal(err)
+	}
+	var messages map[string]any
+	if err := json.Unmarshal(b, &messages); err != nil {
+		t.Fatal(err)
+	}
+	text, ok := messages[key].(string)
+	if forms, plural := messages[key].(map[string]any); plural {
+		text, ok = forms["other"].(string)
+	}
+	if !ok {
+		t.Fatalf("no message %q", key)
+	}
+	for i := 0; i < len(values); i += 2 {
+		text = strings.ReplaceAll(text, fmt.Sprintf("{%v}", values[i]), fmt.Sprint(values[i+1]))
 	}
 	return text
 }

@@ -70,6 +70,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset/internal/failpoint"
+	"github.com/gopassreset/reset/internal/ui"
 )
 
 const (
@@ -83,7 +84,7 @@ const (
 type Service struct {
 	cfg      Config
 	base     *url.URL
-	render   *renderer
+	render   *ui.Renderer
 	events   eventLog
 	accounts accounts
 	mint     minter
@@ -104,7 +105,16 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRenderer(&cfg)
+	r, err := ui.New(ui.Options{
+		Brand:       ui.Brand(cfg.Brand),
+		Templates:   cfg.Templates,
+		BaseURL:     cfg.BaseURL,
+		SignInURL:   cfg.SignInURL,
+		SupportURL:  cfg.SupportURL,
+		TTL:         cfg.TTL,
+		MinPassword: cfg.MinPassword,
+		MaxPassword: maxPasswordRunes,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
 	}

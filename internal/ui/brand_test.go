@@ -1,4 +1,4 @@
-package reset_test
+package ui_test
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/ui"
 )
 
 func TestBrandCheck(t *testing.T) {
@@ -17,35 +17,35 @@ func TestBrandCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		brand reset.Brand
+		brand ui.Brand
 		want  string // how the error begins; "" for none
 	}{
-		{reset.Brand{Name: "Fernweh"}, ""},
-		{reset.Brand{Name: "Café & Söhne <3 日本"}, ""},
-		{reset.Brand{Name: strings.Repeat("é", 64)}, ""},
-		{reset.Brand{Name: strings.Repeat("é", 65)}, "Name: "},
-		{reset.Brand{Name: "A\r\nBcc: x"}, "Name: "},
-		{reset.Brand{Name: "A\u202eB"}, "Name: "},
-		{reset.Brand{Name: " A"}, "Name: "},
-		{reset.Brand{Name: "\xff"}, "Name: "},
-		{reset.Brand{Name: "A", Logo: "/logo.svg?v=2"}, ""},
-		{reset.Brand{Name: "A", Logo: "https://app.example.com/logo.png"}, ""},
-		{reset.Brand{Name: "A", Logo: "logo.svg"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "//cdn.example.net/logo.svg"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "https://cdn.example.net/logo.svg"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "http://app.example.com/logo.svg"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "https://x@app.example.com/logo.svg"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "data:image/gif;base64,AAAA"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "javascript:alert(1)"}, "Logo: "},
-		{reset.Brand{Name: "A", Logo: "/%zz"}, "Logo: "},
-		{reset.Brand{Name: "A", Color: "#1D4ed8"}, ""},
-		{reset.Brand{Name: "A", Color: "1d4ed8"}, "Color: "},
-		{reset.Brand{Name: "A", Color: "#fff"}, "Color: "},
-		{reset.Brand{Name: "A", Color: "#1d4ed80"}, "Color: "},
-		{reset.Brand{Name: "A", Color: "#1d4ed8\n"}, "Color: "},
-		{reset.Brand{Name: "A", Color: "red;}"}, "Color: "},
+		{ui.Brand{Name: "Fernweh"}, ""},
+		{ui.Brand{Name: "Café & Söhne <3 日本"}, ""},
+		{ui.Brand{Name: strings.Repeat("é", 64)}, ""},
+		{ui.Brand{Name: strings.Repeat("é", 65)}, "Name: "},
+		{ui.Brand{Name: "A\r\nBcc: x"}, "Name: "},
+		{ui.Brand{Name: "A\u202eB"}, "Name: "},
+		{ui.Brand{Name: " A"}, "Name: "},
+		{ui.Brand{Name: "\xff"}, "Name: "},
+		{ui.Brand{Name: "A", Logo: "/logo.svg?v=2"}, ""},
+		{ui.Brand{Name: "A", Logo: "https://app.example.com/logo.png"}, ""},
+		{ui.Brand{Name: "A", Logo: "logo.svg"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "//cdn.example.net/logo.svg"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "https://cdn.example.net/logo.svg"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "http://app.example.com/logo.svg"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "https://x@app.example.com/logo.svg"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "data:image/gif;base64,AAAA"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "javascript:alert(1)"}, "Logo: "},
+		{ui.Brand{Name: "A", Logo: "/%zz"}, "Logo: "},
+		{ui.Brand{Name: "A", Color: "#1D4ed8"}, ""},
+		{ui.Brand{Name: "A", Color: "1d4ed8"}, "Color: "},
+		{ui.Brand{Name: "A", Color: "#fff"}, "Color: "},
+		{ui.Brand{Name: "A", Color: "#1d4ed80"}, "Color: "},
+		{ui.Brand{Name: "A", Color: "#1d4ed8\n"}, "Color: "},
+		{ui.Brand{Name: "A", Color: "red;}"}, "Color: "},
 	} {
-		err := reset.CheckBrand(tt.brand, base)
+		err := tt.brand.Check(base)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%+v: error %v, want %q", tt.brand, err, tt.want)
 		}
@@ -54,7 +54,7 @@ func TestBrandCheck(t *testing.T) {
 
 func contrastOf(t *testing.T, a, b string) float64 {
 	t.Helper()
-	ratio, err := reset.Contrast(a, b)
+	ratio, err := ui.Contrast(a, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestContrast(t *testing.T) {
 func TestColors(t *testing.T) {
 	light, dark := surfaces(t)
 	for _, brand := range grid() {
-		l, d, err := reset.Schemes(brand)
+		l, d, err := ui.Schemes(brand)
 		if err != nil {
 			t.Fatal(err)
 		}

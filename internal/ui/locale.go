@@ -1,40 +1,39 @@
-package reset
+package ui
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/text/feature/plural"
 	"golang.org/x/text/language"
 )
 
-// A catalogue is all messages in one language.
-type catalogue struct {
+// A locale holds all messages of one language.
+type locale struct {
 	lang     string // its canonical BCP 47 tag
 	tag      language.Tag
 	rtl      bool
 	messages map[string]message
 }
 
-// A message is one text, or one for each plural form of its language.
+// A message is one text, or one text for each plural form of its language.
 type message struct {
 	plural bool
-	texts  map[plural.Form]text // without plurals only of plural.Other
+	texts  map[plural.Form]text // a message without plural forms has plural.Other alone
 }
 
-// A text is made of literals and placeholders in turn.
+// A text is a sequence of parts.
 type text []part
 
+// A part is a literal followed by a placeholder. The name of the last part's
+// placeholder may be "": there is none.
 type part struct{ literal, name string }
 
-// The placeholder that picks the plural form.
+// countName is the placeholder that selects the plural form.
 const countName = "n"
 
 var formNames = map[string]plural.Form{
@@ -42,27 +41,27 @@ var formNames = map[string]plural.Form{
 	"few": plural.Few, "many": plural.Many, "other": plural.Other,
 }
 
-// parseCatalogue reads a locale file.
-func parseCatalogue(lang, file string) (*catalogue, error) {
+// parseLocale parses the file of a locale.
+func parseLocale(lang, file string) (*locale, error) {
 	tag, err := language.Parse(lang)
 	if err != nil || tag.String() != lang {
 		return nil, fmt.Errorf("%q is not a canonical language tag", lang)
 	}
-	c := &catalogue{lang: lang, tag: tag, rtl: isRTL(tag), messages: make(map[string]message)}
+	l := &locale{lang: lang, tag: tag, rtl: isRTL(tag), messages: make(map[string]message)}
 	dec := json.NewDecoder(strings.NewReader(file))
 	var raw map[string]json.RawMessage
 	if err := dec.Decode(&raw); err != nil {
 		return nil, err
 	}
 	if dec.More() {
-		return nil, errors.New("text behind the object")
+		return nil, errors.New("text after the object")
 	}
 	for key, value := range raw {
-		if c.messages[key], err = parseMessage(value); err != nil {
+		if l.messages[key], err = parseMessage(value); err != nil {
 			return nil, fmt.Errorf("message %q: %w", key, err)
 		}
 	}
-	return c, nil
+	return l, nil
 }
 
 func isRTL(tag language.Tag) bool {
@@ -70,20 +69,20 @@ func isRTL(tag language.Tag) bool {
 	return slices.Contains([]string{"Adlm", "Arab", "Hebr", "Nkoo", "Rohg", "Syrc", "Thaa"}, script.String())
 }
 
-func (c *catalogue) has(key string) bool {
-	_, ok := c.messages[key]
+func (l *locale) has(key string) bool {
+	_, ok := l.messages[key]
 	return ok
 }
 
-// dir is the value of HTML's dir attribute.
-func (c *catalogue) dir() string {
-	if c.rtl {
+// dir returns the value of HTML's dir attribute.
+func (l *locale) dir() string {
+	if l.rtl {
 		return "rtl"
 	}
 	return "ltr"
 }
 
-// parseMessage takes a string, or an object with a string for each form.
+// parseMessage parses a string, or an object with a string for each plural form.
 func parseMessage(value []byte) (message, error) {
 	var s string
 	if json.Unmarshal(value, &s) == nil {
@@ -137,16 +136,16 @@ func (t text) names() (names []string) {
 	return names
 }
 
-// check compares c with the catalogue that all others translate.
-func (c *catalogue) check(model *catalogue) error {
-	for key := range c.messages {
+// check compares l with the locale that all others translate.
+func (l *locale) check(model *locale) error {
+	for key := range l.messages {
 		if _, ok := model.messages[key]; !ok {
 			return fmt.Errorf("unknown message %q", key)
 		}
 	}
-	forms := wholeForms(c.tag)
+	forms := wholeForms(l.tag)
 	for _, key := range slices.Sorted(maps.Keys(model.messages)) {
-		m, ok := c.messages[key]
+		m, ok := l.messages[key]
 		if !ok {
 			return fmt.Errorf("missing message %q", key)
 		}
@@ -157,8 +156,8 @@ func (c *catalogue) check(model *catalogue) error {
 	return nil
 }
 
-// wholeForms returns the plural forms that whole numbers take in a language,
-// with how many of the numbers below 200 take each.
+// wholeForms returns the plural forms that whole numbers take in a language, and
+// how many of the numbers below 200 take each.
 func wholeForms(tag language.Tag) map[plural.Form]int {
 	forms := make(map[plural.Form]int)
 	for n := range 200 {
@@ -188,7 +187,7 @@ func (m message) check(model message, forms map[plural.Form]int) error {
 			continue
 		}
 		names := want
-		// "One hour" needs no digit where the form is for 1 alone.
+		// "One hour" needs no digit if only 1 takes the form.
 		if forms[form] == 1 && !slices.Contains(t.names(), countName) {
 			names = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == countName })
 		}
@@ -206,106 +205,7 @@ func sameNames(t text, want []string) error {
 	return nil
 }
 
-// A span is a time in words: 59 minutes. In place of a number it also picks
-// the message, by its unit.
-type span struct {
-	n    int
-	unit string
-}
-
-// lasting never promises more than is left.
-func lasting(d time.Duration) span {
-	if d >= 2*time.Hour {
-		return span{int(d / time.Hour), "hours"}
-	}
-	return span{max(1, int(d/time.Minute)), "minutes"}
-}
-
-// waiting never sends anybody back too early.
-func waiting(d time.Duration) span {
-	switch {
-	case d > 2*time.Hour:
-		return span{int((d + time.Hour - 1) / time.Hour), "hours"}
-	case d > 2*time.Minute:
-		return span{int((d + time.Minute - 1) / time.Minute), "minutes"}
-	}
-	return span{max(1, int((d+time.Second-1)/time.Second)), "seconds"}
-}
-
-// A voice says messages in one language for one brand.
-type voice struct {
-	*catalogue
-	brand string
-}
-
-// plain returns a message as it is, for titles and subjects.
-func (v voice) plain(key string, args ...any) (string, error) {
-	return v.say(asIs, asIs, key, args)
-}
-
-// htmlVoice is for templates that make HTML.
-type htmlVoice struct{ voice }
-
-// T returns a message as HTML. What is filled in keeps its own direction.
-func (v htmlVoice) T(key string, args ...any) (template.HTML, error) {
-	isolate := func(s string) string { return "<bdi>" + template.HTMLEscapeString(s) + "</bdi>" }
-	s, err := v.say(template.HTMLEscapeString, isolate, key, args)
-	return template.HTML(s), err
-}
-
-// textVoice is for templates that make plain text.
-type textVoice struct{ voice }
-
-// T returns a message as plain text. In text that runs from right to left,
-// invisible characters keep the direction of what is filled in.
-func (v textVoice) T(key string, args ...any) (string, error) {
-	isolate := asIs
-	if v.rtl {
-		isolate = func(s string) string { return "\u2068" + s + "\u2069" }
-	}
-	return v.say(asIs, isolate, key, args)
-}
-
-func asIs(s string) string { return s }
-
-// say fills in a message. args are names and values in turn. A value is a
-// string, an int or a span; the one with the name "n" picks the plural form.
-// What the translator wrote passes through literal, strings through value.
-func (v voice) say(literal, value func(string) string, key string, args []any) (string, error) {
-	values := map[string]string{"brand": value(v.brand)}
-	n := 0
-	for i := 0; i+1 < len(args); i += 2 {
-		name, ok := args[i].(string)
-		if !ok {
-			return "", fmt.Errorf("message %q: argument %d is not a name", key, i+1)
-		}
-		switch arg := args[i+1].(type) {
-		case string:
-			values[name] = value(arg)
-		case int:
-			values[name] = strconv.Itoa(arg)
-			if name == countName {
-				n = arg
-			}
-		case span:
-			values[name] = strconv.Itoa(arg.n)
-			key, n = key+"."+arg.unit, arg.n
-		default:
-			return "", fmt.Errorf("message %q: %s is a %T", key, name, arg)
-		}
-	}
-	m, ok := v.messages[key]
-	if !ok {
-		return "", fmt.Errorf("no message %q", key)
-	}
-	s, err := m.in(v.tag, n).fill(literal, values)
-	if err != nil {
-		return "", fmt.Errorf("message %q: %w", key, err)
-	}
-	return s, nil
-}
-
-// in returns the text of a message for a number.
+// in returns the text of a message for n.
 func (m message) in(tag language.Tag, n int) text {
 	if !m.plural {
 		return m.texts[plural.Other]

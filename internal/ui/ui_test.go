@@ -1,4 +1,4 @@
-package reset_test
+package ui_test
 
 import (
 	"bytes"
@@ -13,32 +13,33 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/ui"
 	"golang.org/x/net/html"
 )
 
-// faceConfig is a checked config as newRenderer gets it.
-func faceConfig() reset.Config {
-	return reset.Config{
+// options returns checked options.
+func options() ui.Options {
+	return ui.Options{
 		BaseURL:     "https://app.example.com/account",
 		SignInURL:   "https://app.example.com/login",
 		SupportURL:  "mailto:help@example.com?subject=Account",
-		Brand:       reset.Brand{Name: "Fernweh"},
+		Brand:       ui.Brand{Name: "Fernweh"},
 		TTL:         time.Hour,
 		MinPassword: 8,
+		MaxPassword: 256,
 	}
 }
 
-func newFace(t testing.TB, c reset.Config) *reset.Renderer {
+func newRenderer(t testing.TB, o ui.Options) *ui.Renderer {
 	t.Helper()
-	r, err := reset.NewRenderer(c)
+	r, err := ui.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func renderPage(t *testing.T, r *reset.Renderer, lang string, p reset.Page) string {
+func renderPage(t *testing.T, r *ui.Renderer, lang string, p ui.Page) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := r.Page(&b, lang, p); err != nil {
@@ -48,19 +49,19 @@ func renderPage(t *testing.T, r *reset.Renderer, lang string, p reset.Page) stri
 }
 
 func TestPages(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, lang := range r.Languages() {
 		t.Run(lang, func(t *testing.T) { checkPages(t, r, lang) })
 	}
-	withLogo, bare := faceConfig(), faceConfig()
+	withLogo, bare := options(), options()
 	withLogo.Brand.Logo = "/logo.svg"
 	bare.SignInURL, bare.SupportURL = "", ""
-	t.Run("logo", func(t *testing.T) { checkPages(t, newFace(t, withLogo), "en") })
-	t.Run("bare", func(t *testing.T) { checkPages(t, newFace(t, bare), "en") })
+	t.Run("logo", func(t *testing.T) { checkPages(t, newRenderer(t, withLogo), "en") })
+	t.Run("bare", func(t *testing.T) { checkPages(t, newRenderer(t, bare), "en") })
 }
 
-func checkPages(t *testing.T, r *reset.Renderer, lang string) {
-	for _, p := range reset.SamplePages() {
+func checkPages(t *testing.T, r *ui.Renderer, lang string) {
+	for _, p := range ui.SamplePages() {
 		t.Run(strings.Join([]string{p.Name, p.Field, p.Problem}, " "), func(t *testing.T) {
 			checkPage(t, lang, p, renderPage(t, r, lang, p))
 		})
@@ -68,7 +69,7 @@ func checkPages(t *testing.T, r *reset.Renderer, lang string) {
 }
 
 // checkPage checks what is true of every page.
-func checkPage(t *testing.T, lang string, p reset.Page, page string) {
+func checkPage(t *testing.T, lang string, p ui.Page, page string) {
 	t.Helper()
 	checkBalanced(t, page)
 	d := parseDoc(t, page)
@@ -144,16 +145,16 @@ func checkPage(t *testing.T, lang string, p reset.Page, page string) {
 }
 
 func TestForms(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct {
-		page   reset.Page
+		page   ui.Page
 		action string
 		fields []string // name=value or id=value of inputs in order
 	}{
-		{reset.Page{Name: "forgot"}, "/forgot", []string{"email="}},
-		{reset.Page{Name: "forgot", Email: "a@", Field: "email", Problem: "invalid"}, "/forgot", []string{"email=a@"}},
-		{reset.Page{Name: "choose", Email: "a@b.example", Check: "c-_"}, "/reset", []string{"check=c-_", "#username=a@b.example", "password=", "confirm=", "#show="}},
-		{reset.Page{Name: "revoke", Email: "a@b.example", Check: "c-_"}, "/revoke", []string{"check=c-_"}},
+		{ui.Page{Name: "forgot"}, "/forgot", []string{"email="}},
+		{ui.Page{Name: "forgot", Email: "a@", Field: "email", Problem: "invalid"}, "/forgot", []string{"email=a@"}},
+		{ui.Page{Name: "choose", Email: "a@b.example", Check: "c-_"}, "/reset", []string{"check=c-_", "#username=a@b.example", "password=", "confirm=", "#show="}},
+		{ui.Page{Name: "revoke", Email: "a@b.example", Check: "c-_"}, "/revoke", []string{"check=c-_"}},
 	} {
 		d := parseDoc(t, renderPage(t, r, "en", tt.page))
 		form := d.one(t, "form")
@@ -173,7 +174,7 @@ func TestForms(t *testing.T) {
 		}
 	}
 
-	d := parseDoc(t, renderPage(t, r, "en", reset.Page{Name: "choose", Email: "a@b.example"}))
+	d := parseDoc(t, renderPage(t, r, "en", ui.Page{Name: "choose", Email: "a@b.example"}))
 	for id, want := range map[string]string{"username": "username", "password": "new-password", "confirm": "new-password"} {
 		for _, e := range d.all("input") {
 			if e["id"] == id && e["autocomplete"] != want {
@@ -187,7 +188,7 @@ func TestForms(t *testing.T) {
 }
 
 func TestPageProblems(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct{ field, problem, message, want string }{
 		{"email", "missing", "", "Enter your email address."},
 		{"email", "invalid", "", "Enter an email address such as name@example.com."},
@@ -202,7 +203,7 @@ func TestPageProblems(t *testing.T) {
 		if tt.field == "email" {
 			name = "forgot"
 		}
-		d := parseDoc(t, renderPage(t, r, "en", reset.Page{Name: name, Field: tt.field, Problem: tt.problem, Message: tt.message}))
+		d := parseDoc(t, renderPage(t, r, "en", ui.Page{Name: name, Field: tt.field, Problem: tt.problem, Message: tt.message}))
 		if !strings.Contains(d.text, tt.want) || !strings.Contains(d.text, "Error: ") {
 			t.Errorf("%s %s: want %q and a marked title in\n%s", tt.field, tt.problem, tt.want, d.text)
 		}
@@ -210,11 +211,11 @@ func TestPageProblems(t *testing.T) {
 }
 
 func TestPageEscapes(t *testing.T) {
-	c := faceConfig()
-	c.Brand.Name = `A&B <b>"{{.}}"</b>`
-	r := newFace(t, c)
+	o := options()
+	o.Brand.Name = `A&B <b>"{{.}}"</b>`
+	r := newRenderer(t, o)
 	const hostile = `"><script>alert(1)</script>{brand}{{.Check}}`
-	for _, p := range reset.SamplePages() {
+	for _, p := range ui.SamplePages() {
 		p.Email, p.Check = hostile, hostile
 		if p.Problem == "custom" {
 			p.Message = hostile
@@ -225,7 +226,7 @@ func TestPageEscapes(t *testing.T) {
 		if n := len(d.all("script")); n != 1 {
 			t.Errorf("%s: %d scripts", p.Name, n)
 		}
-		if !strings.Contains(d.text, c.Brand.Name) {
+		if !strings.Contains(d.text, o.Brand.Name) {
 			t.Errorf("%s: the brand is not as it was given: %s", p.Name, d.text)
 		}
 		for _, e := range d.all("input") {
@@ -243,13 +244,13 @@ func TestPageEscapes(t *testing.T) {
 // browser hashes, and nothing else.
 func TestPolicy(t *testing.T) {
 	for _, color := range []string{"", "#ffcc00"} {
-		c := faceConfig()
-		c.Brand.Color = color
-		r := newFace(t, c)
-		page := renderPage(t, r, "en", reset.Page{Name: "choose"})
+		o := options()
+		o.Brand.Color = color
+		r := newRenderer(t, o)
+		page := renderPage(t, r, "en", ui.Page{Name: "choose"})
 		want := "default-src 'none'; style-src " + hashOf(t, page, "style") + "; script-src " + hashOf(t, page, "script") +
 			"; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-		if got := r.CSP(); got != want {
+		if got := r.ContentSecurityPolicy(); got != want {
 			t.Errorf("colour %q: policy\n%s\nwant\n%s", color, got, want)
 		}
 		if !strings.Contains(page, "--button:") || strings.Contains(page, "style=") {
@@ -269,16 +270,16 @@ func hashOf(t *testing.T, page, tag string) string {
 }
 
 func TestPageIsWholeOrNothing(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	var b bytes.Buffer
-	if err := r.Page(&b, "en", reset.Page{Name: "nosuch"}); err == nil || b.Len() > 0 {
+	if err := r.Page(&b, "en", ui.Page{Name: "nosuch"}); err == nil || b.Len() > 0 {
 		t.Errorf("unknown page: error %v, %d bytes written", err, b.Len())
 	}
 	w := &writes{}
-	if err := r.Page(w, "en", reset.Page{Name: "choose"}); err != nil || w.n != 1 {
+	if err := r.Page(w, "en", ui.Page{Name: "choose"}); err != nil || w.n != 1 {
 		t.Errorf("error %v, %d writes, want 1: a page that fails halfway would be half written", err, w.n)
 	}
-	if got := renderPage(t, r, "xx", reset.Page{Name: "done"}); !strings.Contains(got, `lang="en"`) {
+	if got := renderPage(t, r, "xx", ui.Page{Name: "done"}); !strings.Contains(got, `lang="en"`) {
 		t.Error("a language that is not there is not English")
 	}
 }
@@ -287,8 +288,8 @@ type writes struct{ n int }
 
 func (w *writes) Write(b []byte) (int, error) { w.n++; return len(b), nil }
 
-func TestSpans(t *testing.T) {
-	r := newFace(t, faceConfig())
+func TestDurations(t *testing.T) {
+	r := newRenderer(t, options())
 	for _, tt := range []struct {
 		d             time.Duration
 		lasting, wait string
@@ -305,8 +306,8 @@ func TestSpans(t *testing.T) {
 		{24*time.Hour - 1, "23 hours.", "24 hours."},
 		{24 * time.Hour, "24 hours.", "24 hours."},
 	} {
-		lasting, err1 := r.Say("en", "sent.expires", "n", reset.Lasting(tt.d))
-		wait, err2 := r.Say("en", "limited.wait", "n", reset.Waiting(tt.d))
+		lasting, err1 := r.Translate("en", "sent.expires", "n", ui.RoundDown(tt.d))
+		wait, err2 := r.Translate("en", "limited.wait", "n", ui.RoundUp(tt.d))
 		if err1 != nil || err2 != nil || !strings.HasSuffix(lasting, " "+tt.lasting) || !strings.HasSuffix(wait, " "+tt.wait) {
 			t.Errorf("%v: %q and %q (%v, %v), want %q rounded down and %q rounded up", tt.d, lasting, wait, err1, err2, tt.lasting, tt.wait)
 		}
@@ -319,26 +320,36 @@ const (
 	forgotLink = "https://app.example.com/account/forgot"
 )
 
-func resetMail(locale string) reset.Message {
-	return reset.Message{Kind: reset.MailReset, To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: resetLink, RevokeLink: revokeLink}
+func resetMail(locale string) ui.Mail {
+	return ui.Mail{
+		Kind: "reset", To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale,
+		Link: resetLink, RevokeLink: revokeLink, ExpiresIn: 59*time.Minute + 58*time.Second,
+	}
 }
 
-func notificationMail(locale string) reset.Message {
-	return reset.Message{Kind: reset.MailNotification, To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: forgotLink}
+func notificationMail(locale string) ui.Mail {
+	return ui.Mail{Kind: "notification", To: "mia.schmidt@example.com", Name: "Mia Schmidt", Locale: locale, Link: forgotLink}
 }
 
-func renderMail(t *testing.T, r *reset.Renderer, m reset.Message) reset.Message {
+// A rendered is a mail with its rendered parts.
+type rendered struct {
+	ui.Mail
+	Subject, Text, HTML string
+}
+
+func renderMail(t *testing.T, r *ui.Renderer, m ui.Mail) rendered {
 	t.Helper()
-	if err := r.Mail(&m, 59*time.Minute+58*time.Second); err != nil {
+	subject, text, html, err := r.Mail(m)
+	if err != nil {
 		t.Fatalf("mail %s in %s: %v", m.Kind, m.Locale, err)
 	}
-	return m
+	return rendered{m, subject, text, html}
 }
 
 func TestMailText(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct {
-		message       reset.Message
+		mail          ui.Mail
 		subject, text string
 	}{
 		{resetMail("en"), "Reset your Fernweh password", `Hello Mia Schmidt,
@@ -371,7 +382,7 @@ help@example.com
 Fernweh
 `},
 	} {
-		m := renderMail(t, r, tt.message)
+		m := renderMail(t, r, tt.mail)
 		if m.Subject != tt.subject {
 			t.Errorf("subject %q, want %q", m.Subject, tt.subject)
 		}
@@ -381,10 +392,10 @@ Fernweh
 	}
 }
 
-// What is left of a link is told to the nearest minute, so that a mail sent at
-// once says what the page has said, and never with more than 30 s too much.
-func TestMailLeft(t *testing.T) {
-	r := newFace(t, faceConfig())
+// A mail sent at once states the duration that the page has stated, and never
+// more than 30 s too much.
+func TestMailExpiresIn(t *testing.T) {
+	r := newRenderer(t, options())
 	for _, tt := range []struct {
 		left time.Duration
 		want string
@@ -401,10 +412,9 @@ func TestMailLeft(t *testing.T) {
 		{2*time.Hour - 10*time.Second, "2 hours"},
 		{2*time.Hour - 40*time.Second, "119 minutes"},
 	} {
-		m := resetMail("en")
-		if err := r.Mail(&m, tt.left); err != nil {
-			t.Fatal(err)
-		}
+		reset := resetMail("en")
+		reset.ExpiresIn = tt.left
+		m := renderMail(t, r, reset)
 		for _, part := range []string{m.Text, m.HTML} {
 			if !strings.Contains(part, "valid for "+tt.want+" and") {
 				t.Errorf("with %v left a part does not say %s:\n%s", tt.left, tt.want, part)
@@ -415,17 +425,17 @@ func TestMailLeft(t *testing.T) {
 
 // Both parts hold the same facts and the same links, and nothing else.
 func TestMailParts(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, lang := range r.Languages() {
 		for _, tt := range []struct {
-			message reset.Message
-			links   []string
+			mail  ui.Mail
+			links []string
 		}{
 			{resetMail(lang), []string{resetLink, revokeLink}},
 			{notificationMail(lang), []string{forgotLink, "mailto:help@example.com?subject=Account"}},
 		} {
-			t.Run(lang+"/"+string(tt.message.Kind), func(t *testing.T) {
-				m := renderMail(t, r, tt.message)
+			t.Run(lang+"/"+tt.mail.Kind, func(t *testing.T) {
+				m := renderMail(t, r, tt.mail)
 				checkBalanced(t, m.HTML)
 				d := parseDoc(t, m.HTML)
 				checkMailHTML(t, d, m, lang)
@@ -451,7 +461,7 @@ func TestMailParts(t *testing.T) {
 	}
 }
 
-func checkMailHTML(t *testing.T, d doc, m reset.Message, lang string) {
+func checkMailHTML(t *testing.T, d doc, m rendered, lang string) {
 	t.Helper()
 	if root := d.one(t, "html"); root["lang"] != lang || (root["dir"] == "rtl") != (lang == "ar" || lang == "he") {
 		t.Errorf("html has lang %q and dir %q", root["lang"], root["dir"])
@@ -478,19 +488,19 @@ func checkMailHTML(t *testing.T, d doc, m reset.Message, lang string) {
 	if strings.ContainsAny(m.Text+d.text, "{}") {
 		t.Errorf("something was not filled in:\n%s", m.Text)
 	}
-	if m.Kind == reset.MailNotification && strings.Contains(m.HTML+m.Text, "activation") {
+	if m.Kind == "notification" && strings.Contains(m.HTML+m.Text, "activation") {
 		t.Error("a notification carries a credential")
 	}
-	if !strings.Contains(d.text, m.Link) && m.Kind == reset.MailReset {
+	if !strings.Contains(d.text, m.Link) && m.Kind == "reset" {
 		t.Error("the link cannot be read")
 	}
 }
 
 // checkSameWords looks for every line of the text in the HTML, but for links
 // and for what introduces one in place of a button.
-func checkSameWords(t *testing.T, r *reset.Renderer, lang, text, htmlText string) {
+func checkSameWords(t *testing.T, r *ui.Renderer, lang, text, htmlText string) {
 	t.Helper()
-	open, err := r.Say(lang, "reset_mail.open")
+	open, err := r.Translate(lang, "reset_mail.open")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -514,9 +524,9 @@ func TestMailColors(t *testing.T) {
 	onDark := regexp.MustCompile(`a \{ color: ` + color + ` !important`)
 	darkButton := regexp.MustCompile(`background-color: ` + color + ` !important; color: ` + color + ` !important`)
 	for _, brand := range []string{"", "#000000", "#0a1a40", "#0f766e", "#ff0000", "#ffcc00", "#808080", "#f4f4f4", "#ffffff"} {
-		c := faceConfig()
-		c.Brand.Color = brand
-		m := renderMail(t, newFace(t, c), resetMail("en"))
+		o := options()
+		o.Brand.Color = brand
+		m := renderMail(t, newRenderer(t, o), resetMail("en"))
 		find := func(what *regexp.Regexp) []string {
 			found := what.FindStringSubmatch(m.HTML)
 			if found == nil {
@@ -543,15 +553,15 @@ func TestMailColors(t *testing.T) {
 }
 
 func TestMailEscapes(t *testing.T) {
-	c := faceConfig()
-	c.Brand.Name = `A&B <i>"{{.}}"</i>`
-	r := newFace(t, c)
-	m := resetMail("en")
-	m.Name, m.To = `Ann {{.Link}} {brand} & "Bo"`, `o'{{x}}&{brand}@example.com`
-	m = renderMail(t, r, m)
+	o := options()
+	o.Brand.Name = `A&B <i>"{{.}}"</i>`
+	r := newRenderer(t, o)
+	reset := resetMail("en")
+	reset.Name, reset.To = `Ann {{.Link}} {brand} & "Bo"`, `o'{{x}}&{brand}@example.com`
+	m := renderMail(t, r, reset)
 	checkBalanced(t, m.HTML)
 	d := parseDoc(t, m.HTML)
-	for _, want := range []string{m.Name, m.To, c.Brand.Name} {
+	for _, want := range []string{m.Name, m.To, o.Brand.Name} {
 		if !strings.Contains(m.Text, want) || !strings.Contains(d.text, want) {
 			t.Errorf("%q is not as it was given:\n%s\n%s", want, m.Text, d.text)
 		}
@@ -562,26 +572,30 @@ func TestMailEscapes(t *testing.T) {
 }
 
 func TestMailFailures(t *testing.T) {
-	r := newFace(t, faceConfig())
-	m := reset.Message{Kind: "nosuch"}
-	if err := r.Mail(&m, time.Hour); err == nil || m.HTML != "" {
-		t.Errorf("a mail of an unknown kind: error %v", err)
+	subject, text, html, err := newRenderer(t, options()).Mail(ui.Mail{Kind: "nosuch"})
+	if err == nil || subject+text+html != "" {
+		t.Errorf("unknown kind: got %q, %q, %q, error %v", subject, text, html, err)
 	}
-	bare := faceConfig()
-	bare.SupportURL = ""
-	m = renderMail(t, newFace(t, bare), notificationMail("en"))
-	if strings.Contains(m.Text, "help") {
-		t.Errorf("a link to no support:\n%s", m.Text)
+}
+
+func TestMailWithout(t *testing.T) {
+	o := options()
+	o.SupportURL = ""
+	r := newRenderer(t, o)
+	if m := renderMail(t, r, notificationMail("en")); strings.Contains(m.Text, "help") {
+		t.Errorf("no SupportURL, but the text has\n%s", m.Text)
 	}
-	m = resetMail("en")
-	m.Name = "evil.example"
-	if m = renderMail(t, r, m); strings.Contains(m.Text+m.HTML, "evil.example") || !strings.HasPrefix(m.Text, "Hello,\n") {
-		t.Errorf("a name that is a link greets:\n%s", m.Text)
+	nameless := resetMail("en")
+	nameless.Name = ""
+	if m := renderMail(t, r, nameless); !strings.HasPrefix(m.Text, "Hello,\n") {
+		t.Errorf("no name, but the text is\n%s", m.Text)
 	}
-	m = resetMail("ar")
-	m.Name = ""
-	if m = renderMail(t, r, m); strings.Contains(m.Text, "Mia") || !strings.Contains(m.Text, "\u2068mia.schmidt@example.com\u2069") {
-		t.Errorf("what is filled in is not isolated:\n%s", m.Text)
+}
+
+func TestMailIsolates(t *testing.T) {
+	m := renderMail(t, newRenderer(t, options()), resetMail("ar"))
+	if !strings.Contains(m.Text, "\u2068mia.schmidt@example.com\u2069") || !strings.Contains(m.Text, "\u2068Mia Schmidt\u2069") {
+		t.Errorf("values are not isolated:\n%s", m.Text)
 	}
 }
 
@@ -613,7 +627,7 @@ func TestSalutation(t *testing.T) {
 		{strings.Repeat("é", 50), strings.Repeat("é", 50)},
 		{strings.Repeat("é", 51), ""},
 	} {
-		if got := reset.Salutation(tt.name); got != tt.want {
+		if got := ui.Salutation(tt.name); got != tt.want {
 			t.Errorf("Salutation(%q) = %q, want %q", tt.name, got, tt.want)
 		}
 	}
@@ -624,11 +638,11 @@ func FuzzSalutation(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		got := reset.Salutation(name)
+		got := ui.Salutation(name)
 		if strings.ContainsAny(got, "\r\n\t\x00/@:<>\u202a\u202b\u202d\u202e\u2066\u2067\u2068") || len(got) > 4*50 {
 			t.Errorf("Salutation(%q) = %q", name, got)
 		}
-		if got != "" && reset.Salutation(got) != got {
+		if got != "" && ui.Salutation(got) != got {
 			t.Errorf("Salutation(%q) = %q, which is not its own", name, got)
 		}
 	})

@@ -1,4 +1,4 @@
-package reset_test
+package ui_test
 
 import (
 	"io/fs"
@@ -6,18 +6,18 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/ui"
 )
 
-// overridden returns a config that has one file of its own.
-func overridden(files map[string]string) reset.Config {
+// overridden returns options that override files.
+func overridden(files map[string]string) ui.Options {
 	own := make(fstest.MapFS)
 	for name, content := range files {
 		own[name] = &fstest.MapFile{Data: []byte(content)}
 	}
-	c := faceConfig()
-	c.Templates = own
-	return c
+	o := options()
+	o.Templates = own
+	return o
 }
 
 // edited returns a built-in file with one change.
@@ -34,7 +34,7 @@ func edited(t *testing.T, name, old, new string) string {
 }
 
 func TestOverride(t *testing.T) {
-	c := overridden(map[string]string{
+	o := overridden(map[string]string{
 		"templates/README.md": "copied along",
 		".DS_Store":           "so is this",
 		"templates/done.html": `<h1>{{.T "done.title"}}</h1><p>Welcome to {{.Brand.Name}}!</p>`,
@@ -44,34 +44,34 @@ func TestOverride(t *testing.T) {
 		"locales/cs.json":     edited(t, "locales/ru.json", "Забыли пароль?", "Zapomněli jste heslo?"),
 	})
 	// Czech has the plural forms of Russian, but for the many.
-	own := c.Templates.(fstest.MapFS)
+	own := o.Templates.(fstest.MapFS)
 	own["locales/cs.json"].Data = []byte(strings.ReplaceAll(string(own["locales/cs.json"].Data), `"many"`, `"other"`))
-	r := newFace(t, c)
+	r := newRenderer(t, o)
 
-	if got := renderPage(t, r, "en", reset.Page{Name: "done"}); !strings.Contains(got, "<p>Welcome to Fernweh!</p>") || !strings.Contains(got, "color: red }\n<") {
+	if got := renderPage(t, r, "en", ui.Page{Name: "done"}); !strings.Contains(got, "<p>Welcome to Fernweh!</p>") || !strings.Contains(got, "color: red }\n<") {
 		t.Errorf("the page is not the host's:\n%s", got)
 	}
-	if got := renderPage(t, r, r.Language("de"), reset.Page{Name: "forgot"}); !strings.Contains(got, "Kennwort vergessen?") {
+	if got := renderPage(t, r, r.Language("de"), ui.Page{Name: "forgot"}); !strings.Contains(got, "Kennwort vergessen?") {
 		t.Error("the locale is not the host's")
 	}
-	if got := renderPage(t, r, r.Language("cs-CZ"), reset.Page{Name: "forgot"}); !strings.Contains(got, "Zapomněli jste heslo?") {
+	if got := renderPage(t, r, r.Language("cs-CZ"), ui.Page{Name: "forgot"}); !strings.Contains(got, "Zapomněli jste heslo?") {
 		t.Error("the new language is not there")
 	}
-	page := renderPage(t, r, "en", reset.Page{Name: "choose"})
-	if want := "style-src " + hashOf(t, page, "style"); !strings.Contains(r.CSP(), want) {
-		t.Errorf("policy %s, want %s: browsers see line ends as LF", r.CSP(), want)
+	page := renderPage(t, r, "en", ui.Page{Name: "choose"})
+	if want := "style-src " + hashOf(t, page, "style"); !strings.Contains(r.ContentSecurityPolicy(), want) {
+		t.Errorf("policy %s, want %s: browsers see line ends as LF", r.ContentSecurityPolicy(), want)
 	}
-	if builtin := renderPage(t, newFace(t, faceConfig()), "en", reset.Page{Name: "done"}); strings.Contains(builtin, "Welcome") {
+	if builtin := renderPage(t, newRenderer(t, options()), "en", ui.Page{Name: "done"}); strings.Contains(builtin, "Welcome") {
 		t.Error("another service got the page")
 	}
 }
 
 func TestOverrideErrors(t *testing.T) {
 	for _, tt := range []struct{ name, content, want string }{
-		{"forgot.html", "x", "forgot.html: there is nothing of this name"},
-		{"templates/forget.html", "x", "templates/forget.html: there is nothing of this name"},
-		{"templates/sub/forgot.html", "x", "templates/sub/forgot.html: there is nothing of this name"},
-		{"locales/de.yaml", "x", "locales/de.yaml: there is nothing of this name"},
+		{"forgot.html", "x", "forgot.html: no built-in file of this name"},
+		{"templates/forget.html", "x", "templates/forget.html: no built-in file of this name"},
+		{"templates/sub/forgot.html", "x", "templates/sub/forgot.html: no built-in file of this name"},
+		{"locales/de.yaml", "x", "locales/de.yaml: no built-in file of this name"},
 		{"templates/forgot.html", "{{if}}", "forgot.html:1"},
 		{"templates/forgot.html", "{{.NoSuchField}}", "NoSuchField"},
 		{"templates/forgot.html", `{{.T "nosuch"}}`, `no message "nosuch"`},
@@ -79,8 +79,8 @@ func TestOverrideErrors(t *testing.T) {
 		{"templates/forgot.html", `{{if eq .Problem "x"}}`, "forgot.html:1"},
 		{"templates/forgot.html", `{{with .Problem}}{{.T "x"}}{{end}}`, "forgot.html:1"},
 		{"templates/forgot.html", `<a href="{{if .Email}}"{{end}}>`, "forgot.html"},
-		{"templates/forgot.html", `<style>p { color: red }</style>`, "forgot.html: a <style> other than the layout's"},
-		{"templates/forgot.html", `<script src="/x.js"></script>`, "forgot.html: a <script> other than the layout's"},
+		{"templates/forgot.html", `<style>p { color: red }</style>`, "forgot.html: has a <style> other than the layout's"},
+		{"templates/forgot.html", `<script src="/x.js"></script>`, "forgot.html: has a <script> other than the layout's"},
 		{"templates/forgot.html", `<p style="color: red">`, "use style.css"},
 		{"templates/forgot.html", `<p onclick="x()">`, "use style.css or script.js"},
 		{"templates/layout.html", `<p>{{template "nosuch" .}}`, "nosuch"},
@@ -93,7 +93,7 @@ func TestOverrideErrors(t *testing.T) {
 		{"locales/pt-br.json", "{}", "not a canonical language tag"},
 		{"locales/de.json", "", "locales/de.json: "},
 		{"locales/de.json", "{}", `locales/de.json: missing message`},
-		{"locales/de.json", "{} {}", "locales/de.json: text behind the object"},
+		{"locales/de.json", "{} {}", "locales/de.json: text after the object"},
 		{"locales/en.json", edited(t, "locales/en.json", `"forgot.title"`, `"forgot.titel"`), `locales/en.json: unknown message "forgot.titel"`},
 		{"locales/de.json", edited(t, "locales/de.json", `"Passwort vergessen?"`, `" "`), "empty message"},
 		{"locales/de.json", edited(t, "locales/de.json", `"Passwort vergessen?"`, `null`), "forgot.title"},
@@ -108,13 +108,13 @@ func TestOverrideErrors(t *testing.T) {
 		{"locales/de.json", edited(t, "locales/de.json", `{n} Minuten`, `60 Minuten`), `plural form other: has placeholders [], want ["n"]`},
 		{"locales/fr.json", edited(t, "locales/fr.json", `{n} minute.`, `une minute.`), `plural form one: has placeholders [], want ["n"]`},
 	} {
-		_, err := reset.NewRenderer(overridden(map[string]string{tt.name: tt.content}))
+		_, err := ui.New(overridden(map[string]string{tt.name: tt.content}))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s with %.40q: error %v, want one with %q", tt.name, tt.content, err, tt.want)
 		}
 	}
 	// "In one minute" where the form is for 1 alone.
-	if _, err := reset.NewRenderer(overridden(map[string]string{"locales/de.json": edited(t, "locales/de.json", `{n} Minute gültig.`, `eine Minute gültig.`)})); err != nil {
+	if _, err := ui.New(overridden(map[string]string{"locales/de.json": edited(t, "locales/de.json", `{n} Minute gültig.`, `eine Minute gültig.`)})); err != nil {
 		t.Errorf("a form for one number without the number: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package reset_test
+package ui_test
 
 import (
 	"encoding/json"
@@ -157,7 +157,7 @@ func TestMessagesAreUsed(t *testing.T) {
 }
 
 func TestPlurals(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct {
 		lang string
 		n    int
@@ -182,15 +182,15 @@ func TestPlurals(t *testing.T) {
 		{"he", 8, "השתמשו ב־8 תווים לפחות."},
 		{"ja", 8, "8文字以上にしてください。"},
 	} {
-		got, err := r.Say(tt.lang, "problem.password.too_short", "n", tt.n)
+		got, err := r.Translate(tt.lang, "problem.password.too_short", "n", tt.n)
 		if err != nil || !strings.HasSuffix(got, tt.want) {
 			t.Errorf("%s, %d: %q (%v), want %q", tt.lang, tt.n, got, err, tt.want)
 		}
 	}
 }
 
-func TestSayFailures(t *testing.T) {
-	r := newFace(t, faceConfig())
+func TestTranslateFailures(t *testing.T) {
+	r := newRenderer(t, options())
 	for _, args := range [][]any{
 		{"nosuch"},
 		{"sent.body"},                        // no {email}
@@ -198,14 +198,14 @@ func TestSayFailures(t *testing.T) {
 		{"sent.body", "email", 1.5},          // a value that is none
 		{"sent.expires.minutes", "email", 1}, // no {n}
 	} {
-		if got, err := r.Say("en", args[0].(string), args[1:]...); err == nil {
-			t.Errorf("Say(%v) = %q, want an error", args, got)
+		if got, err := r.Translate("en", args[0].(string), args[1:]...); err == nil {
+			t.Errorf("Translate(%v) = %q, want an error", args, got)
 		}
 	}
 }
 
 func TestLanguage(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct{ header, want string }{
 		{"", "en"},
 		{"*", "en"},
@@ -242,7 +242,7 @@ func TestLanguage(t *testing.T) {
 }
 
 func TestMailLanguage(t *testing.T) {
-	r := newFace(t, faceConfig())
+	r := newRenderer(t, options())
 	for _, tt := range []struct{ locale, want string }{
 		{"", "en"}, {"de", "de"}, {"de-CH", "de"}, {"de_AT.UTF-8", "de"}, {"de_DE@euro", "de"}, {"pt_BR", "pt-BR"},
 		{"zh_TW.UTF-8", "zh-Hant"}, {"C", "en"}, {"nosuchlanguage", "en"}, {"\xff", "en"},
@@ -255,7 +255,7 @@ func TestMailLanguage(t *testing.T) {
 }
 
 func FuzzLanguage(f *testing.F) {
-	r := newFace(f, faceConfig())
+	r := newRenderer(f, options())
 	known := r.Languages()
 	for _, s := range []string{"de-AT,en;q=0.5", "zh-Hant-TW-u-rg-twzzzz", "x-y-z;q=1.0.0", strings.Repeat("a-", 600)} {
 		f.Add(s)
