@@ -11,12 +11,8 @@ func (m *SMTPMailer) SetDial(dial func(ctx context.Context, network, addr string
 	m.dial = dial
 }
 
-// Idle returns how many connections wait for a message.
-func (m *SMTPMailer) Idle() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.idle)
-}
+// Idle returns the number of idle connections.
+func (m *SMTPMailer) Idle() int { return m.client.Idle() }
 
 // Compose returns the bytes that Send would send.
 func (m *SMTPMailer) Compose(msg Message, now time.Time) ([]byte, error) {
@@ -24,6 +20,6 @@ func (m *SMTPMailer) Compose(msg Message, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := c.compose(msg, now)
-	return l.data, err
+	e, err := compose(msg, c.from, c.replyTo, now)
+	return e.Data, err
 }

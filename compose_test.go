@@ -16,9 +16,9 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-var letterTime = time.Date(2025, 3, 4, 5, 6, 7, 0, time.FixedZone("", 3600))
+var composeTime = time.Date(2025, 3, 4, 5, 6, 7, 0, time.FixedZone("", 3600))
 
-func newLetterMailer() *reset.SMTPMailer {
+func newMailer() *reset.SMTPMailer {
 	return &reset.SMTPMailer{Addr: "smtp.example.com:587", From: "Example App <no-reply@example.com>"}
 }
 
@@ -36,10 +36,10 @@ func newMessage() reset.Message {
 	}
 }
 
-func TestLetter(t *testing.T) {
-	m := newLetterMailer()
+func TestCompose(t *testing.T) {
+	m := newMailer()
 	m.ReplyTo = "Example Support <support@example.com>"
-	data, err := m.Compose(newMessage(), letterTime)
+	data, err := m.Compose(newMessage(), composeTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestLetter(t *testing.T) {
 	if head != want {
 		t.Errorf("header\n%s\nwant\n%s", head, want)
 	}
-	parsed := parseLetter(t, data)
+	parsed := parseMail(t, data)
 	for _, name := range []string{"From", "Reply-To", "To", "Subject", "Date", "Message-Id", "Mime-Version", "Content-Type", "Auto-Submitted"} {
 		if n := len(parsed.Header[name]); n != 1 {
 			t.Errorf("%d fields %s, want 1", n, name)
@@ -74,18 +74,18 @@ func TestLetter(t *testing.T) {
 	}
 }
 
-func TestLetterOfOnePart(t *testing.T) {
+func TestComposeOnePart(t *testing.T) {
 	for _, tt := range []struct{ text, html, kind string }{
 		{"text\n", "", "text/plain"},
 		{"", "<p>html\n", "text/html"},
 	} {
 		msg := newMessage()
 		msg.Text, msg.HTML = tt.text, tt.html
-		data, err := newLetterMailer().Compose(msg, letterTime)
+		data, err := newMailer().Compose(msg, composeTime)
 		if err != nil {
 			t.Fatal(err)
 		}
-		parsed := parseLetter(t, data)
+		parsed := parseMail(t, data)
 		if kind, _, _ := mime.ParseMediaType(parsed.Header.Get("Content-Type")); kind != tt.kind {
 			t.Errorf("Content-Type %s, want %s", kind, tt.kind)
 		}
@@ -98,7 +98,7 @@ func TestLetterOfOnePart(t *testing.T) {
 
 // Whatever a name or a subject is made of, it is one field that reads back as
 // it was.
-func TestLetterFields(t *testing.T) {
+func TestComposeFields(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	for _, text := range []string{
 		"", " ", "  Alice  ", "Alice  B", "Doe, Jane", "x, evil@example.net, y", `O"Brien \ "quoted\"`, "a <evil@example.net>", "(comment)", "a@b", "J. R. R.; group:",
@@ -111,7 +111,7 @@ func TestLetterFields(t *testing.T) {
 	}
 }
 
-func FuzzLetterFields(f *testing.F) {
+func FuzzComposeFields(f *testing.F) {
 	for _, s := range []string{"Alice", "Doe, Jane", "a\r\nBcc: b@c", "=?utf-8?b?YQ==?=", "日本", "\x00", "\u2028", `"\`, "a\xff", strings.Repeat("x ", 90)} {
 		f.Add(s, s)
 	}
@@ -120,10 +120,10 @@ func FuzzLetterFields(f *testing.F) {
 
 func checkFields(t *testing.T, name, subject string) {
 	t.Helper()
-	m := newLetterMailer()
+	m := newMailer()
 	msg := newMessage()
 	msg.Name, msg.Subject, msg.ID = name, subject, name
-	data, err := m.Compose(msg, letterTime)
+	data, err := m.Compose(msg, composeTime)
 	if err != nil {
 		t.Fatalf("Compose(%q, %q): %v", name, subject, err)
 	}
@@ -135,7 +135,7 @@ func checkFields(t *testing.T, name, subject string) {
 	if !bytes.HasPrefix(body, []byte("--")) {
 		t.Errorf("name %q, subject %q: the body begins with %.40q", name, subject, body)
 	}
-	parsed := parseLetter(t, data)
+	parsed := parseMail(t, data)
 	if _, ok := parsed.Header["Bcc"]; ok || len(parsed.Header["To"]) != 1 || len(parsed.Header) > 10 {
 		t.Errorf("name %q, subject %q: header %v", name, subject, parsed.Header)
 	}
@@ -173,7 +173,7 @@ func checkLines(t *testing.T, data []byte) {
 	}
 }
 
-func TestLetterBodies(t *testing.T) {
+func TestComposeBodies(t *testing.T) {
 	for _, body := range []string{
 		".", "..", ".\n", "\n.\n", "\r\n.\r\n", "\n..\n.x\n", "a\r\n.\r\nMAIL FROM:<x@y>\r\n", "a\n.\nQUIT\n", ".\r", "\r.\r",
 		"a\rb", "a\nb", "a\r\nb", "a\r\r\nb", "a\n\rb", "\r", "\n", "\r\n", "a\ré\nb\n",
@@ -185,7 +185,7 @@ func TestLetterBodies(t *testing.T) {
 	}
 }
 
-func FuzzLetterBody(f *testing.F) {
+func FuzzComposeBody(f *testing.F) {
 	for _, s := range []string{".\r\n", "a\rb", "=\n", strings.Repeat(".", 200), "\xff", " \t\n"} {
 		f.Add(s)
 	}
@@ -196,7 +196,7 @@ func checkBody(t *testing.T, body string) {
 	t.Helper()
 	msg := newMessage()
 	msg.Text, msg.HTML = body, body+"!"
-	data, err := newLetterMailer().Compose(msg, letterTime)
+	data, err := newMailer().Compose(msg, composeTime)
 	if err != nil {
 		t.Fatalf("body %.80q: %v", body, err)
 	}
@@ -204,7 +204,7 @@ func checkBody(t *testing.T, body string) {
 	if body == "" {
 		return
 	}
-	text, html := readParts(t, parseLetter(t, data))
+	text, html := readParts(t, parseMail(t, data))
 	if want := crlf(body); text != want {
 		t.Errorf("text %.80q, want %.80q", text, want)
 	}
@@ -213,7 +213,7 @@ func checkBody(t *testing.T, body string) {
 	}
 }
 
-func TestLetterAddresses(t *testing.T) {
+func TestComposeAddresses(t *testing.T) {
 	for _, tt := range []struct{ stored, want string }{
 		{"alice@example.org", "alice@example.org"},
 		{"Alice.B@Example.ORG", "Alice.B@Example.ORG"},
@@ -224,13 +224,13 @@ func TestLetterAddresses(t *testing.T) {
 	} {
 		msg := newMessage()
 		msg.To = tt.stored
-		data, err := newLetterMailer().Compose(msg, letterTime)
+		data, err := newMailer().Compose(msg, composeTime)
 		if err != nil {
 			t.Errorf("To %q: %v", tt.stored, err)
 			continue
 		}
 		checkLines(t, data)
-		to, err := parseLetter(t, data).Header.AddressList("To")
+		to, err := parseMail(t, data).Header.AddressList("To")
 		if err != nil || len(to) != 1 || to[0].Address != tt.want || to[0].Name != msg.Name {
 			t.Errorf("To %q reads back as %v, %v; want %q", tt.stored, to, err, tt.want)
 		}
@@ -242,21 +242,21 @@ func TestLetterAddresses(t *testing.T) {
 	} {
 		msg := newMessage()
 		msg.To = bad
-		if data, err := newLetterMailer().Compose(msg, letterTime); !errors.Is(err, reset.ErrUndeliverable) || data != nil {
+		if data, err := newMailer().Compose(msg, composeTime); !errors.Is(err, reset.ErrUndeliverable) || data != nil {
 			t.Errorf("To %q: %q, %v; want ErrUndeliverable", bad, data, err)
 		}
 	}
 }
 
-func TestLetterMessageID(t *testing.T) {
+func TestComposeMessageID(t *testing.T) {
 	id := func(id string) string {
 		msg := newMessage()
 		msg.ID = id
-		data, err := newLetterMailer().Compose(msg, time.Now())
+		data, err := newMailer().Compose(msg, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return parseLetter(t, data).Header.Get("Message-Id")
+		return parseMail(t, data).Header.Get("Message-Id")
 	}
 	if got, want := id("0195aa"), "<0195aa@example.com>"; got != want {
 		t.Errorf("Message-ID %q, want %q", got, want)
@@ -271,7 +271,7 @@ func TestLetterMessageID(t *testing.T) {
 	}
 }
 
-func parseLetter(t *testing.T, data []byte) *mail.Message {
+func parseMail(t *testing.T, data []byte) *mail.Message {
 	t.Helper()
 	parsed, err := mail.ReadMessage(bytes.NewReader(data))
 	if err != nil {
@@ -317,18 +317,18 @@ func crlf(s string) string {
 	return strings.ReplaceAll(s, "\n", "\r\n")
 }
 
-func BenchmarkMIME(b *testing.B) {
-	m := newLetterMailer()
+func BenchmarkCompose(b *testing.B) {
+	m := newMailer()
 	msg := newMessage()
 	msg.Name = "Jürgen"
-	data, err := m.Compose(msg, letterTime)
+	data, err := m.Compose(msg, composeTime)
 	if err != nil || !utf8.Valid(data) {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := m.Compose(msg, letterTime); err != nil {
+		if _, err := m.Compose(msg, composeTime); err != nil {
 			b.Fatal(err)
 		}
 	}

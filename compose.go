@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jordan-wright/email"
+
+	"github.com/gopassreset/reset/internal/smtp"
 )
 
 const (
@@ -21,39 +23,32 @@ const (
 	plainMost  = 60 // bytes of text that stands in a header as it is
 )
 
-// A letter is a message as it travels: its envelope and its bytes.
-type letter struct {
-	from, to string
-	utf8     bool // the envelope needs SMTPUTF8 (RFC 6531)
-	data     []byte
-}
-
-// compose writes the letter of a message. It refuses an address that cannot be
-// one; all other text may be anything, and is encoded.
+// compose puts a message into its envelope. It refuses an address that cannot be
+// one; all other text may be anything, and is encoded. replyTo may be nil.
 //
 // The MIME parts are the work of package email. The header fields of a message
 // are written here: the package writes them in random order, does not fold
 // them, and takes names apart at their commas.
-func (c *smtpSettings) compose(msg Message, now time.Time) (letter, error) {
+func compose(msg Message, from, replyTo *mail.Address, now time.Time) (smtp.Envelope, error) {
 	if _, reason := canonicalAddress(msg.To); reason != "" {
-		return letter{}, fmt.Errorf("%w: smtp: address: %s", ErrUndeliverable, reason)
+		return smtp.Envelope{}, fmt.Errorf("%w: smtp: address: %s", ErrUndeliverable, reason)
 	}
 	to, err := asciiDomain(msg.To)
 	if err != nil {
-		return letter{}, fmt.Errorf("%w: smtp: address: %w", ErrUndeliverable, err)
+		return smtp.Envelope{}, fmt.Errorf("%w: smtp: address: %w", ErrUndeliverable, err)
 	}
 
 	var b bytes.Buffer
-	writeField(&b, "From", mailboxWords(c.from.Name, c.from.Address)...)
-	if c.replyTo != nil {
-		writeField(&b, "Reply-To", mailboxWords(c.replyTo.Name, c.replyTo.Address)...)
+	writeField(&b, "From", mailboxWords(from.Name, from.Address)...)
+	if replyTo != nil {
+		writeField(&b, "Reply-To", mailboxWords(replyTo.Name, replyTo.Address)...)
 	}
 	writeField(&b, "To", mailboxWords(msg.Name, to)...)
 	if msg.Subject != "" {
 		writeField(&b, "Subject", textWords(msg.Subject)...)
 	}
 	writeField(&b, "Date", now.UTC().Format(time.RFC1123Z))
-	writeField(&b, "Message-ID", "<"+messageID(msg.ID)+c.from.Address[strings.LastIndex(c.from.Address, "@"):]+">")
+	writeField(&b, "Message-ID", "<"+messageID(msg.ID)+from.Address[strings.LastIndex(from.Address, "@"):]+">")
 	writeField(&b, "Auto-Submitted", "auto-generated")           // RFC 3834
 	writeField(&b, "X-Auto-Response-Suppress", "OOF, AutoReply") // the same for Exchange
 	writeField(&b, "MIME-Version", "1.0")
@@ -66,10 +61,15 @@ func (c *smtpSettings) compose(msg Message, now time.Time) (letter, error) {
 	}
 	rest, err := parts.Bytes()
 	if err != nil {
-		return letter{}, fmt.Errorf("reset: smtp: mime: %w", err)
+		return smtp.Envelope{}, fmt.Errorf("reset: smtp: mime: %w", err)
 	}
 	b.Write(rest)
-	return letter{from: c.from.Address, to: to, utf8: !isASCII(to), data: b.Bytes()}, nil
+	_, link, _ := strings.Cut(msg.Link, "?")
+	_, revokeLink, _ := strings.Cut(msg.RevokeLink, "?")
+	return smtp.Envelope{
+		From: from.Address, To: to, UTF8: !isASCII(to),
+		Data: b.Bytes(), Secrets: []string{link, revokeLink},
+	}, nil
 }
 
 // lineEnds spares mime/quotedprintable a CR alone, after which it can lose an LF.
@@ -163,7 +163,7 @@ func isPlain(text string) bool {
 		!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// encodedWords writes text as encoded-words of the Q encoding with the letters
+// encodedWords writes text as encoded-words of the Q encoding with the characters
 // that are allowed everywhere, also in a display name (RFC 2047, 5.3).
 func encodedWords(text string) (words []string) {
 	const start, end = "=?utf-8?q?", "?="

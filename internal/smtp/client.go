@@ -1,0 +1,155 @@
+// Package smtp hands messages to a mail server over SMTP (RFC 5321). It knows
+// envelopes and bytes, not what the messages say.
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	quitTimeout = 2 * time.Second // for QUIT, whose reply changes nothing
+	idleTimeout = 5 * time.Second // how long a connection stays open for the next message
+	maxIdle     = 8               // idle connections
+	maxUses     = 100             // messages over one connection
+)
+
+// A Server says how to reach a mail server and how to log in.
+type Server struct {
+	Addr               string      // "host:port"
+	TLS                *tls.Config // nil: no TLS; at least 1.2, and ServerName defaults to the host of Addr
+	ImplicitTLS        bool        // TLS comes before SMTP (RFC 8314), else by STARTTLS (RFC 3207)
+	Hello              string      // the client's name in EHLO
+	Username, Password string      // no log-in if Username is empty
+	Timeout            time.Duration
+
+	// Dial replaces the network in tests.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// An Envelope is a message as it travels: from whom, to whom, and its bytes.
+type Envelope struct {
+	From, To string
+	UTF8     bool     // the envelope needs SMTPUTF8 (RFC 6531)
+	Data     []byte   // lines end in CRLF
+	Secrets  []string // parts of Data that no error may repeat
+}
+
+// A Client sends messages to one server. The zero Client is ready for use, also
+// from many goroutines.
+type Client struct {
+	mu   sync.Mutex
+	idle []*session // the most recently used is the last
+}
+
+// Send hands e to the server. Its error is an [*Error].
+func (c *Client) Send(ctx context.Context, server Server, e Envelope) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, server.Timeout,
+		fmt.Errorf("timed out after %v: %w", server.Timeout, context.DeadlineExceeded))
+	defer cancel()
+	return explain(ctx, server, e, c.deliver(ctx, server, e))
+}
+
+// Close says goodbye on the idle connections, which otherwise happens after
+// 5 s. It disturbs no Send, and c may be used afterwards.
+func (c *Client) Close() {
+	c.mu.Lock()
+	idle := c.idle
+	c.idle = nil
+	c.mu.Unlock()
+
+	var wg sync.WaitGroup
+	for _, s := range idle {
+		s.expiry.Stop()
+		wg.Go(func() { s.quit(context.Background()) })
+	}
+	wg.Wait()
+}
+
+// Idle returns the number of idle connections.
+func (c *Client) Idle() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.idle)
+}
+
+// deliver prefers an idle connection. The server may have closed it meanwhile,
+// or refuse to use it any longer: then the message goes over a new one.
+func (c *Client) deliver(ctx context.Context, server Server, e Envelope) error {
+	if ctx.Err() != nil {
+		return failed(StageDial, context.Cause(ctx))
+	}
+	if s := c.takeIdle(); s != nil {
+		if err := c.transact(ctx, s, e); !isStale(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+	s, err := connect(ctx, server)
+	if err != nil {
+		return err
+	}
+	return c.transact(ctx, s, e)
+}
+
+// transact sends one message and keeps or ends the session.
+func (c *Client) transact(ctx context.Context, s *session, e Envelope) error {
+	stop := context.AfterFunc(ctx, s.abort)
+	err := s.send(e)
+	open := stop()
+	code, _ := reply(err)
+	switch {
+	case err == nil && open && c.keepIdle(s):
+	case err == nil || code != 0:
+		s.quit(ctx)
+	default:
+		s.abort()
+	}
+	return err
+}
+
+func (c *Client) takeIdle() *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.idle)
+	if n == 0 {
+		return nil
+	}
+	s := c.idle[n-1]
+	c.idle = slices.Delete(c.idle, n-1, n)
+	s.expiry.Stop()
+	return s
+}
+
+// keepIdle keeps s for the next message, unless it was used often enough or
+// enough others are idle.
+func (c *Client) keepIdle(s *session) bool {
+	s.uses++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.uses >= maxUses || len(c.idle) >= maxIdle {
+		return false
+	}
+	c.idle = append(c.idle, s)
+	s.expiry = time.AfterFunc(idleTimeout, func() {
+		if c.dropIdle(s) {
+			s.quit(context.Background())
+		}
+	})
+	return true
+}
+
+// dropIdle reports whether s was still idle.
+func (c *Client) dropIdle(s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.idle, s)
+	if i >= 0 {
+		c.idle = slices.Delete(c.idle, i, i+1)
+	}
+	return i >= 0
+}
