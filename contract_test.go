@@ -52,7 +52,7 @@ type trusted struct {
 	http.Handler
 	svc     *reset.Service
 	host    *host
-	store   *countingStore
+	store   *resettest.FaultStore
 	mem     *resettest.MemStore
 	mailbox *resettest.Mailbox
 	log     *bytes.Buffer
@@ -62,7 +62,7 @@ func newTrusted(t *testing.T, h *host, edit func(*reset.Config)) *trusted {
 	t.Helper()
 	f := &trusted{T: t, host: h, log: new(bytes.Buffer)}
 	f.svc, f.mem, f.mailbox = newService(t, h, func(c *reset.Config) {
-		f.store = &countingStore{Store: c.Store}
+		f.store = &resettest.FaultStore{Store: c.Store}
 		c.Store = f.store
 		c.Logger = slog.New(slog.NewJSONHandler(f.log, nil))
 		if edit != nil {
@@ -96,7 +96,7 @@ func (f *trusted) activation(u reset.User) string {
 // moved counts everything that a request could move.
 func (f *trusted) moved() string {
 	finds, hashes, sets := f.host.calls()
-	return fmt.Sprint("store reads ", f.store.reads.Load(), " writes ", f.store.writes.Load(),
+	return fmt.Sprint("store reads ", f.store.Calls("Find"), " writes ", writes(f.store),
 		" finds ", finds, " hashes ", hashes, " sets ", sets, " mails ", len(f.mailbox.Messages()))
 }
 
@@ -188,7 +188,7 @@ func TestContractUnknownUser(t *testing.T) {
 	for range 10 {
 		wantAnswer(t, f.post(resetPath, `{"email":"nobody@example.com","maxRequests":1}`), 200, okBody)
 	}
-	if f.store.writes.Load() != 0 || f.queued() != 0 {
+	if writes(f.store) != 0 || f.queued() != 0 {
 		t.Errorf("an unknown address left something behind: %s", f.moved())
 	}
 }
@@ -207,7 +207,7 @@ func TestContractOtherAddress(t *testing.T) {
 	for _, address := range []string{"änn@example.com", "anna@example.com", "ann@example.com.example.com"} {
 		wantAnswer(t, f.post(resetPath, fmt.Sprintf(`{"email":%q}`, address)), 200, okBody)
 	}
-	if f.store.writes.Load() != 0 {
+	if writes(f.store) != 0 {
 		t.Errorf("another address moved something: %s", f.moved())
 	}
 	if got := f.logged("user_mismatch"); got != 3 {
@@ -606,7 +606,7 @@ func TestContractBodySize(t *testing.T) {
 			wantAnswer(t, f.do(r), tt.status, tt.body, tt.headers...)
 		}
 	}
-	if f.store.writes.Load() != 0 {
+	if writes(f.store) != 0 {
 		t.Errorf("moved something: %s", f.moved())
 	}
 }
@@ -824,7 +824,7 @@ func TestContractPanics(t *testing.T) {
 			c.CheckPassword = func(context.Context, reset.User, string) error { return when(on, secret) }
 		}, newPath, false},
 		{"Store", func(_ *host, on *bool, c *reset.Config) {
-			c.Store.(*countingStore).fail = func(context.Context, string) error { return when(on, secret) }
+			c.Store.(*resettest.FaultStore).Before = func(context.Context, string) error { return when(on, secret) }
 		}, resetPath, false},
 		{"Limiter", func(_ *host, on *bool, c *reset.Config) {
 			c.PerAddress = limiterFunc(func(context.Context, string, time.Time) error { return when(on, secret) })
@@ -881,7 +881,7 @@ func TestContractRandomFails(t *testing.T) {
 	}
 	f := newTrusted(t, newHost(ann), nil)
 	activation := f.activation(ann)
-	writes := f.store.writes.Load()
+	before := writes(f.store)
 	for _, n := range []int64{0, 1, 9, 10, 27} { // of the 28 bytes that are needed
 		f.svc.SetRandom(broken(n))
 		wantAnswer(t, f.post(resetPath, `{"email":"ann@example.com"}`), 500, unknownErrorBody)
@@ -894,8 +894,8 @@ func TestContractRandomFails(t *testing.T) {
 			t.Error("Forgot succeeded")
 		}
 	}
-	if got := f.store.writes.Load(); got != writes {
-		t.Errorf("%d writes of the store", got-writes)
+	if got := writes(f.store); got != before {
+		t.Errorf("%d writes of the store", got-before)
 	}
 	if _, _, sets := f.host.calls(); sets != 0 {
 		t.Errorf("the password was set")
@@ -1128,7 +1128,7 @@ func TestContractFaults(t *testing.T) {
 	store := func(method string, nth int) func(*host, *bool, *reset.Config) {
 		return func(_ *host, on *bool, c *reset.Config) {
 			calls := 0
-			c.Store.(*countingStore).fail = func(_ context.Context, m string) error {
+			c.Store.(*resettest.FaultStore).Before = func(_ context.Context, m string) error {
 				if !*on || m != method {
 					return nil
 				}
@@ -1197,7 +1197,7 @@ func TestContractSlowStore(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			on := false
 			f := newTrusted(t, newHost(ann), func(c *reset.Config) {
-				c.Store.(*countingStore).fail = func(ctx context.Context, _ string) error {
+				c.Store.(*resettest.FaultStore).Before = func(ctx context.Context, _ string) error {
 					if !on {
 						return nil
 					}
@@ -1285,16 +1285,13 @@ func TestMinPassword(t *testing.T) {
 	wantAnswer(t, f.post(newPath, newPassword(activation, "grey herons: 15")), 200, okBody)
 }
 
-// writeless is a Store that takes every request and keeps none.
-type writeless struct{ reset.Store }
-
-func (writeless) Issue(context.Context, time.Time, reset.Activation, int, *reset.Mail) error {
-	return nil
-}
-
 func TestActivations(t *testing.T) {
 	const n = 100_000
-	svc, _, _ := newService(t, newHost(ann), func(c *reset.Config) { c.Store = writeless{} })
+	svc, _, _ := newService(t, newHost(ann), func(c *reset.Config) {
+		c.Store = &resettest.FaultStore{ // keeps nothing
+			IssueFunc: func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return nil },
+		}
+	})
 	seen := make(map[string]bool, n)
 	var counts [24][128]int
 	for range n {

@@ -374,9 +374,9 @@ func TestDeliveryEnd(t *testing.T) {
 }
 
 func TestDeliveryLostLease(t *testing.T) {
-	store, stolen := new(countingStore), false
+	store, stolen := new(resettest.FaultStore), false
 	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
-		store.fail = func(_ context.Context, method string) error {
+		store.Before = func(_ context.Context, method string) error {
 			if method != "Issue" {
 				return nil
 			}
@@ -431,19 +431,14 @@ func TestDeliveryPanics(t *testing.T) {
 }
 
 func TestDeliveryStoreFaults(t *testing.T) {
-	broken := errors.New("database is down")
-	var down time.Time
-	store := &countingStore{fail: func(context.Context, string) error {
-		if time.Now().Before(down) {
-			return broken
-		}
-		return nil
-	}}
+	store := new(resettest.FaultStore)
 	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
 		r.forgot(t, ann.Email)
-		down = time.Now().Add(5 * time.Minute)
+		store.Fail(errors.New("database is down"))
 		run(t, r.Service)
-		pass(6 * time.Minute)
+		pass(5 * time.Minute)
+		store.Fail(nil)
+		pass(time.Minute)
 		if n := len(r.post.messages()); n != 1 {
 			t.Errorf("%d mails after the store came back; want 1", n)
 		}
@@ -534,28 +529,23 @@ func TestNoSecrets(t *testing.T) {
 // A public request is due later, so it does not make Run look at the queue: whoever asks
 // a lot would make it do little else. A request does.
 func TestWhatWakesRun(t *testing.T) {
-	leases := 0
+	store := new(resettest.FaultStore)
 	inBubble(t, func(c *reset.Config) {
 		unlimited(c)
-		c.Store = &countingStore{Store: c.Store, fail: func(_ context.Context, method string) error {
-			if method == "Lease" {
-				leases++
-			}
-			return nil
-		}}
+		store.Store, c.Store = c.Store, store
 	}, func(t *testing.T, r round) {
 		r.begin(t)
-		before := leases
+		before := store.Calls("Lease")
 		for range 100 {
 			r.forgot(t, ann.Email)
 			synctest.Wait()
 		}
-		if leases != before {
-			t.Errorf("100 public requests made Run look %d times", leases-before)
+		if got := store.Calls("Lease"); got != before {
+			t.Errorf("100 public requests made Run look %d times", got-before)
 		}
 		r.request(t, ann.Email)
 		synctest.Wait()
-		if leases == before {
+		if store.Calls("Lease") == before {
 			t.Error("a request did not wake Run")
 		}
 	})
@@ -662,15 +652,9 @@ func TestRunEndsWithoutMailer(t *testing.T) {
 
 // A store that only fails to settle does not make a mail come again and again.
 func TestSentOnceThoughNotSettled(t *testing.T) {
-	store := new(countingStore)
+	store := new(resettest.FaultStore)
 	inBubble(t, func(c *reset.Config) { store.Store, c.Store = c.Store, store }, func(t *testing.T, r round) {
-		var works atomic.Bool
-		store.fail = func(_ context.Context, method string) error {
-			if method == "Settle" && !works.Load() {
-				return errors.New("DELETE denied")
-			}
-			return nil
-		}
+		store.Fail(errors.New("DELETE denied"), "Settle")
 		r.forgot(t, ann.Email)
 		stop := run(t, r.Service)
 		pass(30 * time.Minute)
@@ -680,7 +664,7 @@ func TestSentOnceThoughNotSettled(t *testing.T) {
 		if n := len(r.events.named("settle_failed")); n < 10 {
 			t.Errorf("%d events settle_failed in 30 min", n)
 		}
-		works.Store(true)
+		store.Fail(nil)
 		pass(2 * time.Minute)
 		stop()
 		drained(t, r.store)

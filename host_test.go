@@ -4,9 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/resettest"
@@ -158,77 +156,5 @@ func newService(t testing.TB, h *host, edit func(*reset.Config)) (*reset.Service
 	return svc, store, mailbox
 }
 
-// A countingStore counts the calls of another Store, and fails those for which
-// fail, where it is set, returns an error. It is used in newService's edit, as
-// c.Store = &countingStore{Store: c.Store}.
-type countingStore struct {
-	reset.Store
-	fail func(ctx context.Context, method string) error
-
-	reads  atomic.Int64 // calls of Find
-	writes atomic.Int64 // calls of every other method
-}
-
-func (s *countingStore) Enqueue(ctx context.Context, m reset.Mail) error {
-	if err := s.call(ctx, "Enqueue", &s.writes); err != nil {
-		return err
-	}
-	return s.Store.Enqueue(ctx, m)
-}
-
-func (s *countingStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	if err := s.call(ctx, "Issue", &s.writes); err != nil {
-		return err
-	}
-	return s.Store.Issue(ctx, now, a, max, m)
-}
-
-func (s *countingStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-	if err := s.call(ctx, "Find", &s.reads); err != nil {
-		return reset.Activation{}, err
-	}
-	return s.Store.Find(ctx, now, h)
-}
-
-func (s *countingStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	if err := s.call(ctx, "Redeem", &s.writes); err != nil {
-		return err
-	}
-	return s.Store.Redeem(ctx, now, a, notification, apply)
-}
-
-func (s *countingStore) Revoke(ctx context.Context, userID string) error {
-	if err := s.call(ctx, "Revoke", &s.writes); err != nil {
-		return err
-	}
-	return s.Store.Revoke(ctx, userID)
-}
-
-func (s *countingStore) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-	if err := s.call(ctx, "Lease", &s.writes); err != nil {
-		return nil, err
-	}
-	return s.Store.Lease(ctx, now, until, n)
-}
-
-func (s *countingStore) Settle(ctx context.Context, done []reset.Settlement) error {
-	if err := s.call(ctx, "Settle", &s.writes); err != nil {
-		return err
-	}
-	return s.Store.Settle(ctx, done)
-}
-
-func (s *countingStore) Purge(ctx context.Context, now time.Time, n int) (int, error) {
-	if err := s.call(ctx, "Purge", &s.writes); err != nil {
-		return 0, err
-	}
-	return s.Store.Purge(ctx, now, n)
-}
-
-func (s *countingStore) call(ctx context.Context, method string, n *atomic.Int64) error {
-	n.Add(1)
-	if s.fail == nil {
-		return nil
-	}
-	return s.fail(ctx, method)
-}
+// writes returns how many calls of a store may have written.
+func writes(s *resettest.FaultStore) int { return s.Calls() - s.Calls("Find") }

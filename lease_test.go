@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 )
 
 // pollSlack is how much later than due a mail may be leased: Run looks every
@@ -139,9 +140,9 @@ func TestShortestTTL(t *testing.T) {
 
 // A store that fails now and then does not slow Run down as one that is down.
 func TestFailuresNowAndThen(t *testing.T) {
-	store := new(countingStore)
+	store := new(resettest.FaultStore)
 	var leases, failures atomic.Int64
-	store.fail = func(_ context.Context, method string) error {
+	store.Before = func(_ context.Context, method string) error {
 		if method == "Lease" && leases.Add(1)%3 == 0 {
 			failures.Add(1)
 			return errors.New("connection reset")
@@ -445,49 +446,46 @@ func TestRunEndsAtOnceWithoutWork(t *testing.T) {
 	})
 }
 
-// A lateStore takes its time to say what it has done.
-type lateStore struct {
-	reset.Store
-	after func(method string)
-}
-
-func (s lateStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	defer s.after("Issue")
-	return s.Store.Issue(ctx, now, a, max, m)
-}
-
-func (s lateStore) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-	mails, err := s.Store.Lease(ctx, now, until, n)
-	if len(mails) > 0 {
-		s.after("Lease")
-	}
-	return mails, err
-}
-
 // A lease without time for an exchange may be another's any moment: the server
 // is not dialled under it.
 func TestLeaseRunsOut(t *testing.T) {
+	var late time.Time
+	answerLate := func() { // the first time only
+		if late.IsZero() {
+			<-time.After(31 * time.Second)
+			late = time.Now()
+		}
+	}
 	tests := []struct {
 		method string
 		queue  func(*testing.T, round)
+		delay  func(s *resettest.FaultStore)
 	}{
-		{"Issue", func(t *testing.T, r round) { r.forgot(t, ann.Email) }},
-		{"Lease", func(t *testing.T, r round) { r.redeem(t, ann) }},
+		{"Issue", func(t *testing.T, r round) { r.forgot(t, ann.Email) }, func(s *resettest.FaultStore) {
+			s.After = func(_ context.Context, method string, err error) error {
+				if method == "Issue" {
+					answerLate()
+				}
+				return err
+			}
+		}},
+		{"Lease", func(t *testing.T, r round) { r.redeem(t, ann) }, func(s *resettest.FaultStore) {
+			s.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := s.Store.Lease(ctx, now, until, n)
+				if len(mails) > 0 {
+					answerLate()
+				}
+				return mails, err
+			}
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method, func(t *testing.T) {
-			var late time.Time
+			late = time.Time{}
 			edit := func(c *reset.Config) {
-				var once sync.Once
-				c.Store = lateStore{c.Store, func(method string) {
-					if method != tt.method {
-						return
-					}
-					once.Do(func() {
-						<-time.After(31 * time.Second)
-						late = time.Now()
-					})
-				}}
+				store := &resettest.FaultStore{Store: c.Store}
+				tt.delay(store)
+				c.Store = store
 			}
 			inBubble(t, edit, func(t *testing.T, r round) {
 				r.begin(t)
@@ -539,7 +537,7 @@ func TestRecovers(t *testing.T) {
 		t.Run(tt.method, func(t *testing.T) {
 			edit := func(c *reset.Config) {
 				until := time.Now().Add(30 * time.Second)
-				c.Store = &countingStore{Store: c.Store, fail: func(_ context.Context, method string) error {
+				c.Store = &resettest.FaultStore{Store: c.Store, Before: func(_ context.Context, method string) error {
 					if method == tt.method && time.Now().Before(until) {
 						return errors.New("connection refused")
 					}
@@ -564,7 +562,7 @@ func TestRecovers(t *testing.T) {
 func TestSettlesAtTheThirdTry(t *testing.T) {
 	edit := func(c *reset.Config) {
 		tries := 0
-		c.Store = &countingStore{Store: c.Store, fail: func(_ context.Context, method string) error {
+		c.Store = &resettest.FaultStore{Store: c.Store, Before: func(_ context.Context, method string) error {
 			if method != "Settle" {
 				return nil
 			}

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 )
 
 const (
@@ -253,7 +254,7 @@ func TestPagesRoutes(t *testing.T) {
 			}
 		}
 	}
-	if finds, hashes, sets := b.host.calls(); finds+hashes+sets > 0 || b.store.writes.Load() > 0 {
+	if finds, hashes, sets := b.host.calls(); finds+hashes+sets > 0 || writes(b.store) > 0 {
 		t.Errorf("moved something: %s", b.moved())
 	}
 }
@@ -410,7 +411,7 @@ func TestPagesHost(t *testing.T) {
 func TestPagesScanners(t *testing.T) {
 	b := newBrowser(t, newHost(ann), nil)
 	activation := b.activation(ann)
-	before := b.store.writes.Load()
+	before := writes(b.store)
 	for range 20 {
 		for _, path := range []string{"/reset", "/revoke"} {
 			for _, method := range []string{"GET", "HEAD"} {
@@ -425,7 +426,7 @@ func TestPagesScanners(t *testing.T) {
 			}
 		}
 	}
-	if got := b.store.writes.Load(); got != before {
+	if got := writes(b.store); got != before {
 		t.Errorf("%d writes of the store", got-before)
 	}
 	check := b.open("/reset", activation)
@@ -441,12 +442,12 @@ func TestPagesSecondLink(t *testing.T) {
 		mine, planted := b.activation(ann), b.activation(bob)
 		check := b.open(path, mine)
 		b.get("/reset?activation=" + planted)
-		before := b.store.writes.Load()
+		before := writes(b.store)
 		for _, c := range []string{check, "", check[:len(check)-1], check + "A", strings.Repeat("A", len(check)), mine} {
 			w := b.submit(path, "check", c, "password", goodPassword, "confirm", goodPassword)
 			b.wantPage(w, 400, "reopen")
 		}
-		if got := b.store.writes.Load(); got != before {
+		if got := writes(b.store); got != before {
 			t.Errorf("%s: %d writes of the store", path, got-before)
 		}
 		b.wantPassword(ann, "")
@@ -565,7 +566,7 @@ func TestPagesForgot(t *testing.T) {
 		{"ann\xff@example.com", "invalid"},
 		{strings.Repeat("a", 5000), "invalid"},
 	} {
-		before := b.store.writes.Load()
+		before := writes(b.store)
 		w := b.submit("/forgot", "email", tt.email)
 		if strings.Contains(w.Body.String(), "<script>alert") || w.Body.Len() > 40_000 {
 			t.Errorf("%.40q: the page repeats it", tt.email)
@@ -575,7 +576,7 @@ func TestPagesForgot(t *testing.T) {
 		} else {
 			b.wantProblem(w, "forgot", "email", say(t, "problem.email."+tt.problem))
 		}
-		if got, want := b.store.writes.Load()-before, tt.problem == ""; (got == 1) != want {
+		if got, want := writes(b.store)-before, tt.problem == ""; (got == 1) != want {
 			t.Errorf("%.40q: %d writes of the store", tt.email, got)
 		}
 	}
@@ -643,7 +644,7 @@ func TestPagesLimit(t *testing.T) {
 		}
 		b.wantPage(forgot("192.0.2.7:1"), 200, "sent")
 		b.wantPage(forgot("192.0.2.7:2"), 200, "sent")
-		before := b.store.writes.Load()
+		before := writes(b.store)
 		w := forgot("192.0.2.7:3")
 		b.wantPage(w, 429, "limited")
 		if got := w.Result().Header.Get("Retry-After"); got != "30" {
@@ -657,7 +658,7 @@ func TestPagesLimit(t *testing.T) {
 		if w := b.send(r); w.Code != 429 || w.Body.String() != tooManyBody || w.Result().Header.Get("Retry-After") != "30" {
 			t.Errorf("got %d %s, Retry-After %q", w.Code, w.Body, w.Result().Header.Get("Retry-After"))
 		}
-		if got := b.store.writes.Load(); got != before {
+		if got := writes(b.store); got != before {
 			t.Errorf("%d writes of the store", got-before)
 		}
 		b.wantPage(forgot("192.0.2.8:1"), 200, "sent")
@@ -711,7 +712,7 @@ func TestPagesForeignPosts(t *testing.T) {
 				t.Errorf("got %s", w.Body)
 			}
 			wantPageHeaders(t, w)
-			if got := b.store.writes.Load() == 1; got != (tt.status == 200) {
+			if got := writes(b.store) == 1; got != (tt.status == 200) {
 				t.Errorf("the public request was written down: %v", got)
 			}
 		})
@@ -749,7 +750,7 @@ func TestPagesFaults(t *testing.T) {
 	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
 		on := false
 		b := newBrowser(t, newHost(ann), func(c *reset.Config) {
-			c.Store.(*countingStore).fail = func(context.Context, string) error {
+			c.Store.(*resettest.FaultStore).Before = func(context.Context, string) error {
 				return when(&on, func() error { return fault })
 			}
 		})
@@ -902,7 +903,7 @@ func TestPagesTellNothing(t *testing.T) {
 	for _, class := range classes {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHost(class.users...)
-			store := new(countingStore)
+			store := new(resettest.FaultStore)
 			svc, mem, _ := newService(t, h, func(c *reset.Config) {
 				store.Store, c.Store = c.Store, store
 				if class.plant != nil {
@@ -932,7 +933,7 @@ func TestPagesTellNothing(t *testing.T) {
 				}
 				<-time.After(1700 * time.Millisecond)
 			}
-			if store.writes.Load() == 0 || time.Since(start) < time.Second {
+			if writes(store) == 0 || time.Since(start) < time.Second {
 				t.Errorf("%s: nothing was asked", class.name)
 			}
 			cancel()
@@ -1054,7 +1055,7 @@ func TestNewRefuses(t *testing.T) {
 			c.Templates = fstest.MapFS{"templates/forgot.html": {Data: []byte("{{.Nothing")}}
 		}},
 	} {
-		cfg := reset.Config{Users: newHost(), Store: writeless{}, Mailer: failingMailer{}, BaseURL: baseURL, APIKeys: []string{apiKey}}
+		cfg := reset.Config{Users: newHost(), Store: new(resettest.MemStore), Mailer: failingMailer{}, BaseURL: baseURL, APIKeys: []string{apiKey}}
 		tt.edit(&cfg)
 		svc, err := reset.New(cfg)
 		if err == nil || svc != nil || !strings.HasPrefix(err.Error(), "reset: Config."+tt.field+" ") && !strings.HasPrefix(err.Error(), "reset: Config."+tt.field+":") {

@@ -227,35 +227,28 @@ func tally(t *testing.T, errs []error, want error) (ok int) {
 // variants are ways to write ann's address.
 var variants = []string{"ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "aNN@example.COM", "ann@EXAMPLE.com"}
 
-// A countdown tells when a number of mails have been removed.
-type countdown struct {
-	reset.Store
-	over chan struct{}
-
-	mu   sync.Mutex
-	left int
-}
-
-func newCountdown(s reset.Store, mails int) *countdown {
-	return &countdown{Store: s, left: mails, over: make(chan struct{})}
-}
-
-func (s *countdown) Settle(ctx context.Context, done []reset.Settlement) error {
-	err := s.Store.Settle(ctx, done)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range done {
-		if !d.Retry.IsZero() {
-			continue
+// countRemovals returns s, and a channel that is closed when n mails have been
+// removed.
+func countRemovals(s reset.Store, n int) (reset.Store, <-chan struct{}) {
+	over := make(chan struct{})
+	var mu sync.Mutex
+	return &resettest.FaultStore{Store: s, SettleFunc: func(ctx context.Context, done []reset.Settlement) error {
+		err := s.Settle(ctx, done)
+		if err != nil {
+			return err
 		}
-		if s.left--; s.left == 0 {
-			close(s.over)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range done {
+			if !d.Retry.IsZero() {
+				continue
+			}
+			if n--; n == 0 {
+				close(over)
+			}
 		}
-	}
-	return nil
+		return nil
+	}}, over
 }
 
 // wantLive checks how many requests of ann are live, by how many more fit.
@@ -310,9 +303,9 @@ func TestTrustedRace(t *testing.T) {
 // A hundred public requests at once, all accepted, become one to three mails.
 func TestPublicRace(t *testing.T) {
 	eachStore(t, func(t *testing.T, store reset.Store) {
-		removals := newCountdown(store, 100)
+		store, removed := countRemovals(store, 100)
 		svc, _, mailbox := newService(t, newHost(ann), func(c *reset.Config) {
-			c.Store, c.PerClient = removals, reset.Unlimited
+			c.Store, c.PerClient = store, reset.Unlimited
 		})
 		stopFirst, stopSecond := run(t, svc), run(t, svc)
 		errs := parallel(100, func(i int) error {
@@ -322,7 +315,7 @@ func TestPublicRace(t *testing.T) {
 			t.Errorf("%d public requests were accepted, want all", ok)
 		}
 		select {
-		case <-removals.over:
+		case <-removed:
 		case <-time.After(time.Minute):
 			t.Fatal("the queue does not empty")
 		}
