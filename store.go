@@ -98,12 +98,14 @@ type Store interface {
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
 	// those with the earliest Due first, and none that another call holds. Each
 	// is returned as it is now stored: with Due = until, a fresh Lease and
-	// Attempts one higher.
+	// Attempts one higher. WasDue is its Due before.
 	Lease(ctx context.Context, now, until time.Time, n int) ([]Mail, error)
 
 	// Settle ends leases: it removes each mail whose Retry is zero and frees
-	// each other one, to be due at Retry. A mail that is gone or held under
-	// another lease is left alone; that is no error.
+	// each other one, to be due at Retry. If the attempt is Unspent, Attempts
+	// becomes one lower again. If the mail is still Held, its lease does not end
+	// but is renewed until Retry. A mail that is gone or held under another
+	// lease is left alone; that is no error.
 	Settle(ctx context.Context, done []Settlement) error
 
 	// Purge removes at most n records (n is at most 1,000) that expired at or
@@ -155,12 +157,15 @@ type Mail struct {
 	Locale   string
 	Due      time.Time // the next attempt; while leased, the end of the lease
 	Expires  time.Time
-	Attempts int // how many times it was leased
-	Lease    ID  // zero if not leased
+	Attempts int       // how many times it was leased
+	Lease    ID        // zero if not leased
+	WasDue   time.Time // Due before the lease; set by Lease only, and not stored
 }
 
-// A Settlement ends one lease.
+// A Settlement ends or renews one lease.
 type Settlement struct {
 	Mail, Lease ID
 	Retry       time.Time // when to try again; zero removes the mail
+	Unspent     bool      // the attempt does not count
+	Held        bool      // the lease goes on until Retry
 }

@@ -305,8 +305,10 @@ func (s *MemStore) Lease(ctx context.Context, now, until time.Time, n int) ([]re
 	slices.SortFunc(due, func(a, b *reset.Mail) int { return a.Due.Compare(b.Due) })
 	var leased []reset.Mail
 	for _, m := range due[:min(n, len(due))] {
+		wasDue := m.Due
 		m.Due, m.Lease, m.Attempts = until, newID(now), m.Attempts+1
 		leased = append(leased, *m)
+		leased[len(leased)-1].WasDue = wasDue
 	}
 	return leased, nil
 }
@@ -323,8 +325,13 @@ func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
 		case m == nil || m.Lease != d.Lease || m.Lease == reset.ID{}:
 		case d.Retry.IsZero():
 			delete(s.mails, d.Mail)
+		case d.Held:
+			m.Due = millis(d.Retry)
 		default:
 			m.Due, m.Lease = millis(d.Retry), reset.ID{}
+			if d.Unspent {
+				m.Attempts--
+			}
 		}
 	}
 	return nil

@@ -676,6 +676,44 @@ func mailMutants() []storeMutant {
 			}
 			return done
 		}), []string{"Settle/frees", "Settle/many"}},
+		{"Lease returns the end of the lease only", func(b *broken) {
+			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.MemStore.Lease(ctx, now, until, n)
+				for i := range mails {
+					mails[i].WasDue = until
+				}
+				return mails, err
+			}
+		}, []string{"Lease/as stored", "Settle/unspent"}},
+		{"every attempt counts", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			for i := range done {
+				done[i].Unspent = false
+			}
+			return done
+		}), []string{"Settle/unspent"}},
+		{"no attempt counts", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			for i := range done {
+				done[i].Unspent = true
+			}
+			return done
+		}), []string{"Settle/unspent", "Settle/frees", "Lease/as stored"}},
+		{"a renewal ends the lease", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			for i := range done {
+				done[i].Held = false
+			}
+			return done
+		}), []string{"Settle/renews"}},
+		{"a renewal is ignored", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
+			return slices.DeleteFunc(done, func(s reset.Settlement) bool { return s.Held })
+		}), []string{"Settle/renews"}},
+		{"a renewal ignores the lease", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
+			for i, d := range done {
+				if m := b.mails[d.Mail]; m != nil && d.Held {
+					done[i].Lease = m.Lease
+				}
+			}
+			return done
+		}), []string{"Settle/renews"}},
 		{"gone is an error", func(b *broken) {
 			b.settle = func(ctx context.Context, done []reset.Settlement) (err error) {
 				b.locked(func() {

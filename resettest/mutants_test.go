@@ -55,7 +55,7 @@ func (s specimen[S, C]) prove(t *testing.T) {
 					}
 				}
 				if !noticed {
-					t.Errorf("%s does not notification", name)
+					t.Errorf("%s does not notice", name)
 				}
 			}
 		})

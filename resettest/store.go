@@ -364,7 +364,7 @@ func equalActivations(a, b reset.Activation) bool {
 func equalFacts(a, b reset.Mail) bool {
 	same := a.Expires.Equal(b.Expires)
 	for _, m := range []*reset.Mail{&a, &b} {
-		m.Due, m.Expires, m.Attempts, m.Lease = time.Time{}, time.Time{}, 0, reset.ID{}
+		m.Due, m.WasDue, m.Expires, m.Attempts, m.Lease = time.Time{}, time.Time{}, time.Time{}, 0, reset.ID{}
 	}
 	return same && a == b
 }

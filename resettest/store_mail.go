@@ -10,8 +10,10 @@ import (
 func mailSentences() []storeSentence {
 	const (
 		leases = "Lease returns at most n mails (none if n is 0) with Due <= now < Expires, those with the earliest Due first, and none that another call holds."
-		stored = "Each is returned as it is now stored: with Due = until, a fresh Lease and Attempts one higher."
+		stored = "Each is returned as it is now stored: with Due = until, a fresh Lease and Attempts one higher. WasDue is its Due before."
 		ends   = "Settle ends leases: it removes each mail whose Retry is zero and frees each other one, to be due at Retry."
+		spends = "If the attempt is Unspent, Attempts becomes one lower again."
+		renews = "If the mail is still Held, its lease does not end but is renewed until Retry."
 		alone  = "A mail that is gone or held under another lease is left alone; that is no error."
 		purges = "Purge removes at most n records (n is at most 1,000) that expired at or before now, and returns how many it removed."
 	)
@@ -26,6 +28,8 @@ func mailSentences() []storeSentence {
 		{"Lease/every kind", leases, (*storeCheck).leaseEveryKind},
 		{"Settle/removes", ends, (*storeCheck).settleRemoves},
 		{"Settle/frees", ends, (*storeCheck).settleFrees},
+		{"Settle/unspent", spends, (*storeCheck).settleUnspent},
+		{"Settle/renews", renews, (*storeCheck).settleRenews},
 		{"Settle/gone", alone, (*storeCheck).settleGone},
 		{"Settle/another lease", alone, (*storeCheck).settleAnotherLease},
 		{"Settle/many", ends, (*storeCheck).settleMany},
@@ -141,6 +145,7 @@ func (c *storeCheck) leaseAsStored() {
 	m := c.publicRequest("a@example.com")
 	c.enqueue(m)
 	leases := map[reset.ID]bool{{}: true}
+	wasDue := m.Due
 	for i := range 4 {
 		now, until := at(time.Duration(i)*time.Minute), at(time.Duration(i+1)*time.Minute)
 		got := c.leaseOne(now, until)
@@ -150,6 +155,10 @@ func (c *storeCheck) leaseAsStored() {
 		if !got.Due.Equal(until) || got.Attempts != i+1 {
 			c.Errorf("Lease %d returned attempt %d until %s, want %d until %s", i+1, got.Attempts, clock(got.Due), i+1, clock(until))
 		}
+		if !got.WasDue.Equal(wasDue) {
+			c.Errorf("Lease %d returned WasDue %s, want %s", i+1, clock(got.WasDue), clock(wasDue))
+		}
+		wasDue = until
 		if leases[got.Lease] {
 			c.Errorf("Lease %d returned the lease %v, which is not fresh", i+1, got.Lease)
 		}
@@ -203,6 +212,46 @@ func (c *storeCheck) settleFrees() {
 	got = c.leaseOne(at(30*time.Minute), at(40*time.Minute))
 	c.settle(reset.Settlement{Mail: got.ID, Lease: got.Lease, Retry: start})
 	c.wantMails(start, m)
+}
+
+// settleUnspent gives a mail back as it was.
+func (c *storeCheck) settleUnspent() {
+	m, spent := c.publicRequest("a@example.com"), c.publicRequest("b@example.com")
+	c.enqueue(m, spent)
+	for _, l := range c.leaseAll(start, at(time.Minute)) {
+		c.settle(reset.Settlement{Mail: l.ID, Lease: l.Lease, Retry: l.WasDue, Unspent: l.ID == m.ID})
+	}
+	again := c.leaseAll(start, at(time.Minute))
+	if len(again) != 2 {
+		c.Errorf("Lease returned %d mails, want 2", len(again))
+	}
+	for _, got := range again {
+		want := 2
+		if got.ID == m.ID {
+			want = 1
+		}
+		if got.Attempts != want || !got.WasDue.Equal(start) {
+			c.Errorf("Lease returned attempt %d, due %s, want %d, due %s", got.Attempts, clock(got.WasDue), want, clock(start))
+		}
+	}
+}
+
+func (c *storeCheck) settleRenews() {
+	m := c.publicRequest("a@example.com")
+	c.enqueue(m)
+	held := c.leaseOne(start, at(time.Minute))
+	renewal := reset.Settlement{Mail: m.ID, Lease: held.Lease, Retry: at(5 * time.Minute), Held: true}
+	c.settle(renewal)
+	c.settle(reset.Settlement{Mail: m.ID, Lease: c.id(), Retry: start, Held: true}) // another lease
+	c.wantMails(at(5*time.Minute - ms))
+	c.settle(reset.Settlement{Mail: m.ID, Lease: held.Lease, Retry: at(10 * time.Minute)}) // it is the same lease
+	c.settle(renewal)                                                                      // which has ended
+	c.wantMails(at(10*time.Minute - ms))
+	if got := c.leaseOne(at(10*time.Minute), at(11*time.Minute)); got.Attempts != 2 {
+		c.Errorf("Lease returned attempt %d, want 2", got.Attempts)
+	}
+	c.settle(renewal) // lost
+	c.wantMails(at(11*time.Minute), m)
 }
 
 func (c *storeCheck) settleGone() {

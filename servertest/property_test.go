@@ -278,7 +278,8 @@ func (h *history) settle(r *rapid.T) {
 	model := reset.Settlement{Mail: l.model.ID, Lease: l.model.Lease}
 	if rapid.Bool().Draw(r, "retry") {
 		real.Retry = h.at(h.now.Add(5 * time.Second))
-		model.Retry = real.Retry
+		real.Unspent, real.Held = rapid.Bool().Draw(r, "unspent"), rapid.Bool().Draw(r, "held")
+		model.Retry, model.Unspent, model.Held = real.Retry, real.Unspent, real.Held
 	}
 	same(r, h.h.store.Settle(h.ctx, []reset.Settlement{real}), h.model.Settle(h.ctx, []reset.Settlement{model}))
 }

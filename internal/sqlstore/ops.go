@@ -329,10 +329,11 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 			return err
 		}
 		ids = append(ids, m.ID[:])
+		m.WasDue = m.Due
 		m.Due, m.Lease, m.Attempts = fromMillis(until.UnixMilli()), lease, m.Attempts+1
 		mails = append(mails, m)
 		return nil
-	}, `SELECT id, kind, user_id, email, name, locale, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
+	}, `SELECT id, kind, user_id, email, name, locale, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
 		now.UnixMilli(), now.UnixMilli(), n)
 	if err != nil || len(mails) == 0 {
 		return nil, err
@@ -343,12 +344,12 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 
 func scanMail(r *sql.Rows) (m reset.Mail, err error) {
 	var id, kind, userID, email, name, locale []byte
-	var expires int64
-	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &expires, &m.Attempts); err != nil {
+	var due, expires int64
+	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &due, &expires, &m.Attempts); err != nil {
 		return m, err
 	}
 	copy(m.ID[:], id)
-	m.Kind, m.UserID, m.Expires = reset.MailKind(kind), string(userID), fromMillis(expires)
+	m.Kind, m.UserID, m.Due, m.Expires = reset.MailKind(kind), string(userID), fromMillis(due), fromMillis(expires)
 	m.Email, m.Name, m.Locale = string(email), string(name), string(locale)
 	return m, nil
 }
@@ -370,8 +371,14 @@ func settle(ctx context.Context, c Conn, d reset.Settlement) error {
 	if d.Retry.IsZero() {
 		return exec(ctx, c, `DELETE FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
 	}
-	return exec(ctx, c, `UPDATE reset_mails SET due = ?, lease = NULL WHERE id = ? AND lease = ?`,
-		d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
+	set := `due = ?, lease = NULL`
+	switch {
+	case d.Held:
+		set = `due = ?`
+	case d.Unspent:
+		set += `, attempts = attempts - 1`
+	}
+	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE id = ? AND lease = ?`, d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
 }
 
 // settleAll locks the users first, in order, so that nobody who removes what they
