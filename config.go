@@ -77,12 +77,11 @@ type Config struct {
 	// *PasswordError; any other error fails the change. Defaults to no further
 	// rule.
 	CheckPassword func(ctx context.Context, u User, password string) error
-	// Workers is how many mails Run sends at a time, 1 to 1,000. Defaults to 4.
-	// While all workers are busy mail waits, so its arrival time can reveal how
-	// many earlier requests matched real users. That matters where one client
-	// can request many links within a few exchanges with the mail server: with
-	// one worker, or with a slow server and a PerClient much larger than
-	// Workers.
+	// Workers is how many mails Run sends at a time, 1 to 1,000. Defaults to 20,
+	// the burst that the default PerClient allows one client. While all workers
+	// are busy mail waits, so its arrival time can reveal how many earlier
+	// requests matched real users. New logs workers_few if PerClient reports a
+	// greater burst than that.
 	Workers int
 	// Logger receives the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password, or an address that may
@@ -90,7 +89,8 @@ type Config struct {
 	//
 	//	INFO   mail_sent, password_changed, run_elsewhere
 	//	WARN   mail_expired, mail_undeliverable, over_cap, revoked_by_user,
-	//	       limiter_full, proxy_unknown, user_ambiguous, user_mismatch
+	//	       limiter_full, proxy_unknown, user_ambiguous, user_mismatch,
+	//	       workers_few
 	//	ERROR  mail_failed, request_failed, limiter_failed, lease_failed,
 	//	       settle_failed, purge_failed, panic
 	Logger *slog.Logger
@@ -111,7 +111,7 @@ const (
 	defaultCeiling     = 100
 	maxCeiling         = 10_000
 	defaultMinPassword = 8
-	defaultWorkers     = 4
+	defaultWorkers     = defaultPerClient // a burst of one client keeps no mail waiting
 	maxWorkers         = 1000
 	defaultPerClient   = 20 // a minute
 	minKeyLength       = 32 // characters

@@ -27,6 +27,7 @@ var (
 	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request was forwarded by a proxy: set Config.ClientIP to ClientIPBehind with its addresses", nil}
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", nil}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user"}}
+	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
 	mailFailed        = event{"mail_failed", slog.LevelError, "mail could not be sent and will be retried", mailAttrs}
 	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error"}}
 	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error"}}
@@ -41,7 +42,7 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 // allEvents is what the documentation of Config.Logger lists.
 var allEvents = []event{
 	mailSent, passwordChanged, runElsewhere,
-	mailExpired, mailUndeliverable, overCap, revokedByUser, limiterFull, proxyUnknown, userAmbiguous, userMismatch,
+	mailExpired, mailUndeliverable, overCap, revokedByUser, limiterFull, proxyUnknown, userAmbiguous, userMismatch, workersFew,
 	mailFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }
 

@@ -682,11 +682,11 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("public request %d of a client: %v", i+1, err)
 			}
 		}
-		r.notifications(t, 10)
+		r.notifications(t, 30)
 		r.begin(t)
 		pass(delivered)
-		if got := most.Load(); got != 4 {
-			t.Errorf("%d mails are sent at a time, want 4", got)
+		if got := most.Load(); got != 20 {
+			t.Errorf("%d mails are sent at a time, want 20", got)
 		}
 	})
 }

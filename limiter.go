@@ -15,6 +15,13 @@ import (
 // A Limiter decides how often something may happen for a key. It is safe for
 // concurrent use by many goroutines. Package resettest has the test suite for
 // limiters that allow each key n events at once and n more over each period.
+//
+// A Limiter may also have the method
+//
+//	Burst() int
+//
+// which returns how many events it allows one key at once. New compares it with
+// [Config].Workers.
 type Limiter interface {
 	// Allow counts one event for key and returns nil, or counts nothing and
 	// returns a *LimitError: a refused call never prolongs the wait. RetryAfter
@@ -35,6 +42,8 @@ var Unlimited Limiter = unlimited{}
 type unlimited struct{}
 
 func (unlimited) Allow(context.Context, string, time.Time) error { return nil }
+
+func (unlimited) Burst() int { return math.MaxInt }
 
 // maxKeys bounds the memory of a MemoryLimiter to about 20 MB.
 const maxKeys = 1 << 16
@@ -80,6 +89,9 @@ type bucket struct {
 	index  int           // its place in MemoryLimiter.exhausted, where seen is nil
 	full   time.Time     // when an exhausted bucket will be full again
 }
+
+// Burst returns how many events one key may have at once.
+func (l *MemoryLimiter) Burst() int { return l.burst }
 
 // Allow implements Limiter. Its error is nil or a *LimitError.
 func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) error {

@@ -119,6 +119,9 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
 	}
 	events := eventLog{cfg.Logger}
+	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
+		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
+	}
 	return &Service{
 		cfg:        cfg,
 		base:       base,
