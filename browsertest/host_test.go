@@ -32,7 +32,8 @@ const (
 // another site.
 type host struct {
 	users   users
-	store   faultyStore
+	store   *resettest.FaultStore
+	ahead   atomic.Int64 // how far the store's clock is ahead, in nanoseconds
 	limiter switchedLimiter
 	mailbox resettest.Mailbox
 	service *reset.Service
@@ -55,6 +56,7 @@ func newHost(t *testing.T) *host { return startHost(t, false) }
 func startHost(t *testing.T, secure bool, changes ...func(*reset.Config)) *host {
 	t.Helper()
 	h := &host{foreign: make(map[string]string)}
+	h.store = aheadStore(&h.ahead)
 	other := httptest.NewServer(http.HandlerFunc(h.serveForeign))
 	t.Cleanup(other.Close)
 	// Browsers take the name and the address for two sites.
@@ -71,7 +73,7 @@ func startHost(t *testing.T, secure bool, changes ...func(*reset.Config)) *host 
 
 	config := reset.Config{
 		Users:      &h.users,
-		Store:      &h.store,
+		Store:      h.store,
 		Mailer:     &h.mailbox,
 		BaseURL:    h.base,
 		SignInURL:  h.origin + "/login",
@@ -284,28 +286,20 @@ func (u *users) SetPassword(_ context.Context, id, hash string) error {
 	return reset.ErrNoUser
 }
 
-// A faultyStore takes no public requests while it is down, and has a clock of its own.
-type faultyStore struct {
-	resettest.MemStore
-	down  atomic.Bool
-	ahead atomic.Int64 // how far its clock is, in nanoseconds
-}
-
-func (s *faultyStore) later(now time.Time) time.Time { return now.Add(time.Duration(s.ahead.Load())) }
-
-func (s *faultyStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-	return s.MemStore.Find(ctx, s.later(now), h)
-}
-
-func (s *faultyStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	return s.MemStore.Redeem(ctx, s.later(now), a, notification, apply)
-}
-
-func (s *faultyStore) Enqueue(ctx context.Context, m reset.Mail) error {
-	if s.down.Load() {
-		return errors.New("database is down")
+// aheadStore returns a store in memory whose clock is ahead of the Service's by
+// that many nanoseconds.
+func aheadStore(ahead *atomic.Int64) *resettest.FaultStore {
+	mem := new(resettest.MemStore)
+	later := func(now time.Time) time.Time { return now.Add(time.Duration(ahead.Load())) }
+	return &resettest.FaultStore{
+		Store: mem,
+		FindFunc: func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+			return mem.Find(ctx, later(now), h)
+		},
+		RedeemFunc: func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			return mem.Redeem(ctx, later(now), a, notification, apply)
+		},
 	}
-	return s.MemStore.Enqueue(ctx, m)
 }
 
 // A switchedLimiter refuses everything while it is on.

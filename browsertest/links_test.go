@@ -187,10 +187,10 @@ func TestExpiredMeanwhile(t *testing.T) {
 	b.withoutScripts()
 	b.open(h.link(t, alice))
 	b.wantPage(pageChoose)
-	h.store.ahead.Store(int64(59 * time.Minute))
+	h.ahead.Store(int64(59 * time.Minute))
 	b.choose("short")
 	b.wantPage(pageChoose)
-	h.store.ahead.Store(int64(time.Hour))
+	h.ahead.Store(int64(time.Hour))
 	if got := b.choose(newPassword).Status; got != 400 {
 		t.Errorf("the status is %d", got)
 	}

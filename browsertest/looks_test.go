@@ -1,6 +1,7 @@
 package browsertest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,9 +40,9 @@ func everyPage(t *testing.T, b *tab, email string, visit func(name string, respo
 	h.limiter.on.Store(true)
 	at("limited", "/forgot", forgot(email))
 	h.limiter.on.Store(false)
-	h.store.down.Store(true)
+	h.store.Fail(errors.New("database is down"))
 	at("failed", "/forgot", forgot(email))
-	h.store.down.Store(false)
+	h.store.Fail(nil)
 	at("notfound", "/nowhere", b.open(h.base+"/nowhere"))
 
 	if _, err := h.service.RequestReset(t.Context(), email, reset.RequestOptions{}); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 	storebun "github.com/gopassreset/reset/store_bun"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
@@ -278,7 +279,7 @@ func poll(t *testing.T, done func() bool) {
 func (h *host) service(mailServer string, log slog.Handler) (*reset.Service, error) {
 	return reset.New(reset.Config{
 		Users: h.users,
-		Store: prompt{h.store},
+		Store: prompt(h.store),
 		Mailer: &reset.SMTPMailer{
 			Addr: mailServer, From: "Example <no-reply@example.com>", InsecureNoTLS: true,
 		},
@@ -288,12 +289,12 @@ func (h *host) service(mailServer string, log slog.Handler) (*reset.Service, err
 	})
 }
 
-// prompt makes asks due at once: tests do not wait.
-type prompt struct{ reset.Store }
-
-func (p prompt) Enqueue(ctx context.Context, m reset.Mail) error {
-	m.Due = m.Expires.Add(-time.Hour)
-	return p.Store.Enqueue(ctx, m)
+// prompt returns a store whose public requests are due at once.
+func prompt(s reset.Store) reset.Store {
+	return &resettest.FaultStore{Store: s, EnqueueFunc: func(ctx context.Context, m reset.Mail) error {
+		m.Due = m.Expires.Add(-time.Hour)
+		return s.Enqueue(ctx, m)
+	}}
 }
 
 // drain runs the service until no mail is queued.

@@ -3,7 +3,6 @@ package servertest
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/uptrace/bun"
 
@@ -33,52 +32,12 @@ func emptied(s server, db *bun.DB, o storebun.Options) func(*testing.T) reset.St
 				t.Fatal(err)
 			}
 		}
-		return quiet{newStore(t, db, o), func(ctx context.Context) {
-			if ctx.Err() != nil && t.Context().Err() == nil {
+		return &resettest.FaultStore{Store: newStore(t, db, o), After: func(ctx context.Context, method string, err error) error {
+			// A cancelled call returns once the server has done what it will do.
+			if method != "Find" && ctx.Err() != nil && t.Context().Err() == nil {
 				awaitQuiet(t, s.name, db)
 			}
+			return err
 		}}
 	}
-}
-
-// A quiet store returns from a cancelled call when the server has done what it
-// will do.
-type quiet struct {
-	reset.Store
-	await func(ctx context.Context)
-}
-
-func (q quiet) Enqueue(ctx context.Context, m reset.Mail) error {
-	defer q.await(ctx)
-	return q.Store.Enqueue(ctx, m)
-}
-
-func (q quiet) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	defer q.await(ctx)
-	return q.Store.Issue(ctx, now, a, max, m)
-}
-
-func (q quiet) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	defer q.await(ctx)
-	return q.Store.Redeem(ctx, now, a, notification, apply)
-}
-
-func (q quiet) Revoke(ctx context.Context, userID string) error {
-	defer q.await(ctx)
-	return q.Store.Revoke(ctx, userID)
-}
-
-func (q quiet) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-	defer q.await(ctx)
-	return q.Store.Lease(ctx, now, until, n)
-}
-
-func (q quiet) Settle(ctx context.Context, done []reset.Settlement) error {
-	defer q.await(ctx)
-	return q.Store.Settle(ctx, done)
-}
-
-func (q quiet) Purge(ctx context.Context, now time.Time, n int) (int, error) {
-	defer q.await(ctx)
-	return q.Store.Purge(ctx, now, n)
 }
