@@ -85,7 +85,7 @@ func ExampleWithTx() {
 	}
 	fmt.Println(service.ChangePassword(ctx, activation, "correct horse battery staple"))
 	// Output:
-	// reset: find: reset: invalid activation
+	// reset: find: invalid activation
 }
 
 // accounts are what both hosts have in common.
