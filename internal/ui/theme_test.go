@@ -20,17 +20,23 @@ func overridden(files map[string]string) ui.Options {
 	return o
 }
 
-// edited returns a built-in file with one change.
-func edited(t *testing.T, name, old, new string) string {
+func readBuiltin(t *testing.T, name string) string {
 	t.Helper()
 	b, err := fs.ReadFile(builtin(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(b), old) {
+	return string(b)
+}
+
+// edited returns a built-in file with one change.
+func edited(t *testing.T, name, old, new string) string {
+	t.Helper()
+	content := readBuiltin(t, name)
+	if !strings.Contains(content, old) {
 		t.Fatalf("%s does not contain %q", name, old)
 	}
-	return strings.Replace(string(b), old, new, 1)
+	return strings.Replace(content, old, new, 1)
 }
 
 func TestOverride(t *testing.T) {
@@ -43,7 +49,7 @@ func TestOverride(t *testing.T) {
 		"locales/de.json":     edited(t, "locales/de.json", "Passwort vergessen?", "Kennwort vergessen?"),
 		"locales/cs.json":     edited(t, "locales/ru.json", "Забыли пароль?", "Zapomněli jste heslo?"),
 	})
-	// Czech has the plural forms of Russian, but for the many.
+	// Czech has the form other where Russian has many.
 	own := o.Templates.(fstest.MapFS)
 	own["locales/cs.json"].Data = []byte(strings.ReplaceAll(string(own["locales/cs.json"].Data), `"many"`, `"other"`))
 	r := newRenderer(t, o)
@@ -103,7 +109,7 @@ func TestOverrideErrors(t *testing.T) {
 		{"locales/de.json", edited(t, "locales/de.json", `für {email}`, `für {email`), "braces without a placeholder"},
 		{"locales/de.json", edited(t, "locales/de.json", `für {email}`, `für }{email}`), "braces without a placeholder"},
 		{"locales/de.json", edited(t, "locales/de.json", `für {email}`, `für {}{email}`), "braces without a placeholder"},
-		{"locales/de.json", edited(t, "locales/de.json", `"one": "Der Link ist {n} Minute`, `"few": "Der Link ist {n} Minute`), `plural form`},
+		{"locales/de.json", edited(t, "locales/de.json", `"one": "Der Link ist {n} Minute`, `"few": "Der Link ist {n} Minute`), `plural form one is missing`},
 		{"locales/de.json", edited(t, "locales/de.json", `"one": "Der`, `"once": "Der`), `"once" is not a plural form`},
 		{"locales/de.json", edited(t, "locales/de.json", `{n} Minuten`, `60 Minuten`), `plural form other: has placeholders [], want ["n"]`},
 		{"locales/fr.json", edited(t, "locales/fr.json", `{n} minute.`, `une minute.`), `plural form one: has placeholders [], want ["n"]`},
@@ -113,8 +119,14 @@ func TestOverrideErrors(t *testing.T) {
 			t.Errorf("%s with %.40q: error %v, want one with %q", tt.name, tt.content, err, tt.want)
 		}
 	}
-	// "In one minute" where the form is for 1 alone.
-	if _, err := ui.New(overridden(map[string]string{"locales/de.json": edited(t, "locales/de.json", `{n} Minute gültig.`, `eine Minute gültig.`)})); err != nil {
-		t.Errorf("a form for one number without the number: %v", err)
+	for _, tt := range []struct{ name, old, new string }{
+		{"locales/de.json", `{n} Minute gültig.`, `eine Minute gültig.`}, // only 1 takes the form
+		{"locales/de.json", `"other": "Der Link ist {n} Minuten`, `"many": "{n}", "other": "Der Link ist {n} Minuten`},
+		{"locales/he.json", `"two": "הקישור תקף לשתי דקות."`, `"many": "{n}", "two": "הקישור תקף לשתי דקות."`}, // before CLDR 42
+		{"locales/es.json", `"one": "El`, `"many": "{n}", "one": "El`},                                         // since CLDR 38
+	} {
+		if _, err := ui.New(overridden(map[string]string{tt.name: edited(t, tt.name, tt.old, tt.new)})); err != nil {
+			t.Errorf("%s with %q: %v", tt.name, tt.new, err)
+		}
 	}
 }
