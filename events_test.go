@@ -1,6 +1,8 @@
 package reset_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gopassreset/reset"
 )
@@ -53,4 +56,55 @@ func fieldDoc(t *testing.T, file, name string) (doc string) {
 		return true
 	})
 	return doc
+}
+
+// TestNoSecrets looks for secrets, and for an address without account, in all
+// that is logged over a run in which everything goes wrong once.
+func TestNoSecrets(t *testing.T) {
+	const password = "canary password 7"
+	inBubble(t, nil, func(t *testing.T, r round) {
+		secrets := []string{password, hashPrefix + password, "stranger@example.com"}
+		r.post.do = func(_ context.Context, n int, m reset.Message) error {
+			if n == 0 {
+				panic(m)
+			}
+			if n == 1 {
+				return errors.New("421 try later")
+			}
+			return nil
+		}
+		failures := 0
+		r.host.onSet = func(context.Context, string) error {
+			if failures++; failures == 1 {
+				return errors.New("deadlock")
+			}
+			return nil
+		}
+		id := r.request(t, ann.Email)
+		secrets = append(secrets, id)
+		r.forgot(t, "stranger@example.com")
+		run(t, r.Service)
+		pass(5 * time.Minute)
+		for _, p := range []string{password, password, password} {
+			r.ChangePassword(t.Context(), id, p)
+		}
+		pass(5 * time.Minute)
+		if r.host.password(ann.ID) != password {
+			t.Fatal("the password was not changed")
+		}
+		for _, m := range r.post.messages() {
+			if m.Kind == reset.MailReset {
+				secrets = append(secrets, activationOf(t, m))
+			}
+		}
+		log := r.events.String()
+		for _, secret := range secrets {
+			if strings.Contains(log, secret) {
+				t.Errorf("the log holds %q:\n%s", secret, log)
+			}
+		}
+		if len(secrets) < 6 || len(r.events.named("mail_failed")) < 2 {
+			t.Errorf("the run was too smooth: %d secrets\n%s", len(secrets), log)
+		}
+	})
 }

@@ -956,27 +956,6 @@ func TestPagesTellNothing(t *testing.T) {
 	}
 }
 
-// Forgot looks nobody up.
-func TestForgotLooksNobodyUp(t *testing.T) {
-	f := newTrusted(t, newHost(ann), nil)
-	for _, tt := range []struct {
-		email, client string
-		want          error
-	}{
-		{"ann@example.com", "client", nil},
-		{"nobody@example.com", "client", nil},
-		{"ann", "client", reset.ErrBadRequest},
-		{"ann@example.com", "", reset.ErrBadRequest},
-	} {
-		if err := f.svc.Forgot(t.Context(), tt.email, tt.client, reset.ForgotOptions{}); !errors.Is(err, tt.want) {
-			t.Errorf("Forgot(%q, %q): got %v, want %v", tt.email, tt.client, err, tt.want)
-		}
-	}
-	if f.moved() != "store reads 0 writes 2 finds 0 hashes 0 sets 0 mails 0" {
-		t.Errorf("moved %s", f.moved())
-	}
-}
-
 // A host that stands behind a proxy and does not know it is told so once.
 func TestPagesProxyWarning(t *testing.T) {
 	for _, tt := range []struct {
@@ -1008,21 +987,6 @@ func TestPagesProxyWarning(t *testing.T) {
 		if got := strings.Count(log.String(), `"event":"proxy_unknown"`); got != tt.want {
 			t.Errorf("%s: warned %d times, want %d", tt.name, got, tt.want)
 		}
-	}
-}
-
-// The answer to a panic keeps the headers that the host has set around us.
-func TestPanicKeepsHeaders(t *testing.T) {
-	svc, _, _ := newService(t, newHost(), func(c *reset.Config) {
-		c.ClientIP = func(*http.Request) string { panic("no") }
-	})
-	w := httptest.NewRecorder()
-	w.Header().Set("X-Request-Id", "7")
-	r := httptest.NewRequest("POST", "/forgot", strings.NewReader("email=ann@example.com"))
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	svc.Pages().ServeHTTP(w, r)
-	if got := w.Result().Header.Get("X-Request-Id"); w.Code != 500 || got != "7" {
-		t.Errorf("got %d with X-Request-Id %q", w.Code, got)
 	}
 }
 

@@ -4,18 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/http/cookiejar"
-	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -28,204 +20,6 @@ import (
 	"github.com/gopassreset/reset/resettest"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
-
-// A host's own test: from "I forgot my password" to the new one.
-func Example_integration() {
-	accounts := newHost(reset.User{ID: "1", Email: "ann@example.com", Name: "Ann"})
-	mailbox := new(resettest.Mailbox)
-	mux := http.NewServeMux()
-	app := httptest.NewServer(mux)
-	defer app.Close()
-
-	service := must(reset.New(reset.Config{
-		Users:   accounts,
-		Store:   new(resettest.MemStore),
-		Mailer:  mailbox,
-		BaseURL: app.URL + "/account",
-		Logger:  slog.New(slog.DiscardHandler),
-	}))
-	mux.Handle("/account/", http.StripPrefix("/account", service.Pages()))
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
-	var wg sync.WaitGroup
-	wg.Go(func() { service.Run(ctx) })
-
-	// Ann asks for a link and gets it by mail.
-	browser := &http.Client{Jar: must(cookiejar.New(nil))}
-	must(browser.PostForm(app.URL+"/account/forgot", url.Values{"email": {"Ann@Example.com"}}))
-	mail := must(mailbox.Wait(ctx, "ann@example.com"))
-
-	// The link leads to a form, which she fills in.
-	form := must(browser.Get(mail.Link))
-	check := regexp.MustCompile(`name="check" value="(.*?)"`).FindSubmatch(must(io.ReadAll(form.Body)))
-	done := must(browser.PostForm(form.Request.URL.String(), url.Values{
-		"check": {string(check[1])}, "password": {"nine grey herons"}, "confirm": {"nine grey herons"},
-	}))
-	fmt.Println(done.Request.URL.Path, accounts.password("1"))
-
-	stop()
-	wg.Wait()
-	// Output: /account/done nine grey herons
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// run runs the service until the test ends, or stop is called.
-func run(t *testing.T, svc *reset.Service) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- svc.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run = %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-// drained checks that no mail is queued, not even a leased one.
-func drained(t *testing.T, store reset.Store) {
-	t.Helper()
-	later := time.Now().Add(10 * time.Minute)
-	mails, err := store.Lease(t.Context(), later, later.Add(time.Minute), 100)
-	if err != nil || len(mails) > 0 {
-		t.Errorf("still queued: %d mails, %v", len(mails), err)
-	}
-}
-
-// activationOf returns the one that the message's link carries.
-func activationOf(t testing.TB, m reset.Message) string {
-	t.Helper()
-	u, err := url.Parse(m.Link)
-	if err != nil || len(u.Query().Get("activation")) != 24 {
-		t.Fatalf("link %q, %v", m.Link, err)
-	}
-	return u.Query().Get("activation")
-}
-
-// events is a slog.Handler that keeps every record, on all levels, as JSON.
-type events struct {
-	slog.Handler
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func newEvents() *events {
-	e := new(events)
-	e.Handler = slog.NewJSONHandler(e, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})
-	return e
-}
-
-func (e *events) Write(b []byte) (int, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.log.Write(b)
-}
-
-func (e *events) String() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.log.String()
-}
-
-// all returns every record.
-func (e *events) all() (records []map[string]any) {
-	for line := range strings.Lines(e.String()) {
-		var r map[string]any
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			panic(err)
-		}
-		records = append(records, r)
-	}
-	return records
-}
-
-// named returns the records of one event.
-func (e *events) named(event string) []map[string]any {
-	return slices.DeleteFunc(e.all(), func(r map[string]any) bool { return r["event"] != event })
-}
-
-// eachStore runs f on the stores of this module that need no server. In memory
-// the clock is fake. Afterwards every goroutine is gone.
-func eachStore(t *testing.T, f func(t *testing.T, store reset.Store)) {
-	t.Run("memory", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { f(t, new(resettest.MemStore)) })
-	})
-	for _, o := range []storesqlite.Options{{}, {UsersElsewhere: true}} {
-		t.Run(fmt.Sprintf("file, users elsewhere: %t", o.UsersElsewhere), func(t *testing.T) {
-			before := runtime.NumGoroutine()
-			t.Run("", func(t *testing.T) {
-				store, err := o.Open(filepath.Join(t.TempDir(), "reset.db"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					if err := store.Close(); err != nil {
-						t.Error(err)
-					}
-				})
-				f(t, store)
-			})
-			wantGoroutines(t, before)
-		})
-	}
-}
-
-// wantGoroutines waits until there are at most n: one that has said that it is
-// done may take a moment to be gone.
-func wantGoroutines(t *testing.T, n int) {
-	t.Helper()
-	patience := time.After(10 * time.Second)
-	for runtime.NumGoroutine() > n {
-		select {
-		case <-patience:
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), n, stacks[:runtime.Stack(stacks, true)])
-		default:
-			runtime.Gosched()
-		}
-	}
-}
-
-// parallel calls f n times at once and returns the errors.
-func parallel(n int, f func(i int) error) []error {
-	errs := make([]error, n)
-	var ready, done sync.WaitGroup
-	ready.Add(n)
-	for i := range n {
-		done.Go(func() {
-			ready.Done()
-			ready.Wait()
-			errs[i] = f(i)
-		})
-	}
-	done.Wait()
-	return errs
-}
-
-// tally counts the errors that are nil, and checks that the others wrap want.
-func tally(t *testing.T, errs []error, want error) (ok int) {
-	t.Helper()
-	for i, err := range errs {
-		switch {
-		case err == nil:
-			ok++
-		case !errors.Is(err, want):
-			t.Errorf("call %d: %v, want %v", i, err, want)
-		}
-	}
-	return ok
-}
-
-// variants are ways to write ann's address.
-var variants = []string{"ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "aNN@example.COM", "ann@EXAMPLE.com"}
 
 // countRemovals returns s, and a channel that is closed when n mails have been
 // removed.
@@ -249,21 +43,6 @@ func countRemovals(s reset.Store, n int) (reset.Store, <-chan struct{}) {
 		}
 		return nil
 	}}, over
-}
-
-// wantLive checks how many requests of ann are live, by how many more fit.
-func wantLive(t *testing.T, svc *reset.Service, n int) {
-	t.Helper()
-	o := reset.RequestOptions{MaxRequests: n, PreventEmailSending: true}
-	if n > 0 {
-		if _, err := svc.RequestReset(t.Context(), ann.Email, o); !errors.Is(err, reset.ErrTooManyRequests) {
-			t.Errorf("fewer than %d requests are live: %v", n, err)
-		}
-	}
-	o.MaxRequests++
-	if _, err := svc.RequestReset(t.Context(), ann.Email, o); err != nil {
-		t.Errorf("more than %d requests are live: %v", n, err)
-	}
 }
 
 // Of a hundred requests at once, as many as the cap allows get an activation
@@ -330,16 +109,6 @@ func TestPublicRace(t *testing.T) {
 		}
 		wantLive(t, svc, len(requests))
 	})
-}
-
-// prevented has an activation issued without a mail.
-func prevented(t testing.TB, svc *reset.Service, u reset.User) string {
-	t.Helper()
-	activation, err := svc.RequestReset(t.Context(), u.Email, reset.RequestOptions{PreventEmailSending: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return activation
 }
 
 // An activation works once, and it is the winner's password that counts.
@@ -539,5 +308,371 @@ func TestNoSecretsInStore(t *testing.T) {
 	}
 	if !found {
 		t.Error("nothing was stored")
+	}
+}
+
+func TestDeliveryElsewhere(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.forgot(t, ann.Email)
+		r.forgot(t, ann.Email)
+		if n := len(r.events.named("run_elsewhere")); n != 1 {
+			t.Errorf("%d events run_elsewhere; want 1", n)
+		}
+	})
+}
+
+// A client that is refused only because others fill the limiter is an event.
+func TestLimiterFull(t *testing.T) {
+	full := limiterFunc(func(context.Context, string, time.Time) error {
+		return &reset.LimitError{RetryAfter: time.Second, Full: true}
+	})
+	inBubble(t, func(c *reset.Config) { c.PerClient = full }, func(t *testing.T, r round) {
+		if err := r.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
+			t.Errorf("Forgot returned %v", err)
+		}
+		r.wantEvents(t, map[string]int{"limiter_full": 1})
+		drained(t, r.store)
+	})
+}
+
+// Where Run works, nothing is said of another process.
+func TestRunHere(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r round) {
+		r.begin(t)
+		r.forgot(t, ann.Email)
+		r.wantEvents(t, map[string]int{})
+	})
+}
+
+// What a public request sets off begins at a random time within 2 s, each as likely.
+func TestPublicRequestsBeginAtRandom(t *testing.T) {
+	const n, parts = 800, 8
+	inBubble(t, unlimited, func(t *testing.T, r round) {
+		now := time.Now()
+		for range n {
+			r.forgot(t, ann.Email)
+		}
+		total := 0
+		for i := range parts {
+			mails, err := r.store.Lease(t.Context(), now.Add(2*time.Second*time.Duration(i+1)/parts), now.Add(time.Hour), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += len(mails)
+			if got := len(mails); got < n/parts/2 || got > n/parts*2 { // five standard deviations and more
+				t.Errorf("%d of %d public requests are due in part %d of %d", got, n, i+1, parts)
+			}
+		}
+		if total != n {
+			t.Errorf("%d of %d public requests are due within 2 s", total, n)
+		}
+	})
+}
+
+func TestContractCap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newTrusted(t, newHost(ann, bob), nil)
+		var activations []string
+		for _, body := range []string{
+			`{"email":"ann@example.com"}`, `{"email":"ANN@example.com","preventEmailSending":true}`, `{"email":"Ann@EXAMPLE.com","maxRequests":3}`,
+		} {
+			w := f.post(resetPath, body)
+			if w.Code != 200 {
+				t.Fatalf("%s: got %d %s", body, w.Code, w.Body)
+			}
+			activations = append(activations, w.Body.String()[len(`{"activation":"`):][:24])
+		}
+		over := `{"email":"ann@example.com"}`
+		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 3600")
+		<-time.After(10*time.Second + 500*time.Millisecond)
+		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 3590")
+		wantAnswer(t, f.post(resetPath, `{"email":"ann@example.com","maxRequests":1}`), 429, tooManyBody, "Retry-After: 3590")
+		if w := f.post(resetPath, `{"email":"bob@example.com"}`); w.Code != 200 {
+			t.Errorf("somebody else: got %d %s", w.Code, w.Body)
+		}
+		if got := f.queued(); got != 3 {
+			t.Errorf("%d mails are queued, want 3", got)
+		}
+		<-time.After(time.Hour - 11*time.Second + 400*time.Millisecond)
+		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 1")
+		wantAnswer(t, f.post(newPath, newPassword(activations[1], goodPassword)), 200, okBody) // nor was it cut short
+		<-time.After(time.Hour)
+		wantAnswer(t, f.post(newPath, newPassword(activations[0], goodPassword)), 400, badRequestBody)
+	})
+}
+
+func TestContractHigherCap(t *testing.T) {
+	f := newTrusted(t, newHost(ann), func(c *reset.Config) { c.MaxRequests, c.MaxRequestsCeiling = 1, 2 })
+	for _, tt := range []struct {
+		body   string
+		status int
+	}{
+		{`{"email":"ann@example.com"}`, 200},
+		{`{"email":"ann@example.com"}`, 429},
+		{`{"email":"ann@example.com","maxRequests":3}`, 400},
+		{`{"email":"ann@example.com","maxRequests":2}`, 200},
+		{`{"email":"ann@example.com","maxRequests":2}`, 429},
+	} {
+		if w := f.post(resetPath, tt.body); w.Code != tt.status {
+			t.Errorf("%s: got %d %s, want %d", tt.body, w.Code, w.Body, tt.status)
+		}
+	}
+}
+
+func TestContractLimiter(t *testing.T) {
+	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newTrusted(t, newHost(ann), func(c *reset.Config) { c.PerAddress = reset.NewMemoryLimiter(2, time.Minute) })
+			body := fmt.Sprintf(`{"email":%q}`, email)
+			for range 2 {
+				if w := f.post(resetPath, body); w.Code != 200 {
+					t.Errorf("got %d %s", w.Code, w.Body)
+				}
+			}
+			before := f.moved()
+			wantAnswer(t, f.post(resetPath, strings.ToUpper(email[:1])+"x"), 400, badRequestBody)
+			for range 3 {
+				wantAnswer(t, f.post(resetPath, fmt.Sprintf(`{"email":%q}`, strings.ToUpper(email))), 429, tooManyBody, "Retry-After: 30")
+			}
+			if after := f.moved(); after != before {
+				t.Errorf("a refused request moved something: %s; before: %s", after, before)
+			}
+			<-time.After(30 * time.Second)
+			if w := f.post(resetPath, body); w.Code != 200 {
+				t.Errorf("after the wait: got %d %s", w.Code, w.Body)
+			}
+		})
+	}
+}
+
+// A limiter that fails, or takes too long, refuses alike whoever it is, in
+// 200 ms. Who has an activation needs no limiter.
+func TestContractLimiterFails(t *testing.T) {
+	for name, limiter := range map[string]limiterFunc{
+		"fails": func(context.Context, string, time.Time) error { return errors.New("connection refused") },
+		"slow": func(ctx context.Context, _ string, _ time.Time) error {
+			select {
+			case <-time.After(5 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+		"deaf": func(context.Context, string, time.Time) error {
+			<-time.After(5 * time.Second)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				on := false
+				f := newTrusted(t, newHost(ann), func(c *reset.Config) {
+					c.PerAddress = limiterFunc(func(ctx context.Context, key string, now time.Time) error {
+						if !on {
+							return nil
+						}
+						return limiter(ctx, key, now)
+					})
+				})
+				activation := f.activation(ann)
+				on = true
+				before := f.moved()
+				var took []time.Duration
+				for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+					start := time.Now()
+					wantAnswer(t, f.post(resetPath, fmt.Sprintf(`{"email":%q}`, email)), 500, unknownErrorBody)
+					took = append(took, time.Since(start))
+				}
+				if took[0] > 200*time.Millisecond || took[0] != took[1] {
+					t.Errorf("a known address took %v, an unknown one %v", took[0], took[1])
+				}
+				if after := f.moved(); after != before {
+					t.Errorf("moved something: %s; before: %s", after, before)
+				}
+				if got := f.logged("limiter_failed"); got != 2 {
+					t.Errorf("%d events limiter_failed, want 2", got)
+				}
+				start := time.Now()
+				wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 200, okBody)
+				if took := time.Since(start); took > 0 {
+					t.Errorf("redemption took %v", took)
+				}
+				<-time.After(5 * time.Second) // lets the deaf one end
+			})
+		})
+	}
+}
+
+// Many changes at once hash no more passwords at a time than there are
+// processors; the surplus fails cleanly.
+func TestContractHashSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := runtime.GOMAXPROCS(0)
+		h := newHost()
+		var mu sync.Mutex
+		running, most := 0, 0
+		h.onHash = func(context.Context, string) error {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			<-time.After(6 * time.Second)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return nil
+		}
+		f := newTrusted(t, h, nil)
+		bodies := make([]string, slots+200)
+		for i := range bodies {
+			u := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user%d@example.com", i)}
+			h.put(u)
+			bodies[i] = newPassword(f.activation(u), goodPassword)
+		}
+		var wg sync.WaitGroup
+		start := time.Now()
+		codes := make([]int, len(bodies))
+		for i, body := range bodies {
+			wg.Go(func() { codes[i] = f.post(newPath, body).Code })
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if most != slots {
+			t.Errorf("%d ran at once, want %d", most, slots)
+		}
+		changed := 0
+		for i, code := range codes {
+			saved := h.password(fmt.Sprint(i)) != ""
+			if code == 200 {
+				changed++
+			}
+			if saved != (code == 200) || code != 200 && code != 500 {
+				t.Errorf("answered %d, and the password was set: %v", code, saved)
+			}
+		}
+		if changed != slots {
+			t.Errorf("%d passwords were changed, want %d", changed, slots)
+		}
+		failed := slices.Index(codes, 500)
+		wantAnswer(t, f.post(newPath, bodies[failed]), 200, okBody) // not used up
+	})
+}
+
+// Uses of one activation that wait for their turn do no work in vain.
+func TestContractHashesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(ann)
+		h.onHash = func(context.Context, string) error {
+			<-time.After(time.Second)
+			return nil
+		}
+		f := newTrusted(t, h, nil)
+		body := newPassword(f.activation(ann), goodPassword)
+		var wg sync.WaitGroup
+		codes := make([]int, 100)
+		for i := range codes {
+			wg.Go(func() { codes[i] = f.post(newPath, body).Code })
+		}
+		wg.Wait()
+		slices.Sort(codes)
+		if codes[0] != 200 || codes[1] != 400 || codes[99] != 400 {
+			t.Errorf("got statuses %v, want one 200 and 99 times 400", codes)
+		}
+		// Those whose turn comes just before the first change is saved hash, too.
+		_, hashes, sets := h.calls()
+		if most := 2 * runtime.GOMAXPROCS(0); hashes > most || sets != 1 {
+			t.Errorf("hashed %d times and set %d times, want at most %d and 1", hashes, sets, most)
+		}
+	})
+}
+
+func TestContractFaults(t *testing.T) {
+	fault := errors.New("disk full: /var/lib/app.db")
+	store := func(method string, nth int) func(*host, *bool, *reset.Config) {
+		return func(_ *host, on *bool, c *reset.Config) {
+			calls := 0
+			c.Store.(*resettest.FaultStore).Before = func(_ context.Context, m string) error {
+				if !*on || m != method {
+					return nil
+				}
+				if calls++; calls%nth > 0 {
+					return nil
+				}
+				return fault
+			}
+		}
+	}
+	failing := func(on *bool) error { return when(on, func() error { return fault }) }
+	for _, tt := range []struct {
+		name  string
+		path  string
+		plant func(*host, *bool, *reset.Config)
+	}{
+		{"Issue", resetPath, store("Issue", 1)},
+		{"the first Find", newPath, store("Find", 1)},
+		{"the second Find", newPath, store("Find", 2)},
+		{"Redeem", newPath, store("Redeem", 1)},
+		{"FindByEmail", resetPath, func(h *host, on *bool, _ *reset.Config) {
+			h.onFind = func(context.Context, string) error { return failing(on) }
+		}},
+		{"FindByEmail of a redemption", newPath, func(h *host, on *bool, _ *reset.Config) {
+			h.onFind = func(context.Context, string) error { return failing(on) }
+		}},
+		{"HashPassword", newPath, func(h *host, on *bool, _ *reset.Config) {
+			h.onHash = func(context.Context, string) error { return failing(on) }
+		}},
+		{"SetPassword", newPath, func(h *host, on *bool, _ *reset.Config) {
+			h.onSet = func(context.Context, string) error { return failing(on) }
+		}},
+		{"CheckPassword", newPath, func(_ *host, on *bool, c *reset.Config) {
+			c.CheckPassword = func(context.Context, reset.User, string) error { return failing(on) }
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h, on := newHost(ann), false
+			f := newTrusted(t, h, func(c *reset.Config) { tt.plant(h, &on, c) })
+			body := `{"email":"ann@example.com"}`
+			if tt.path == newPath {
+				body = newPassword(f.activation(ann), goodPassword)
+			}
+			on = true
+			wantAnswer(t, f.post(tt.path, body), 500, unknownErrorBody)
+			if got := f.logged("request_failed"); got != 1 || !strings.Contains(f.log.String(), fault.Error()) {
+				t.Errorf("%d events request_failed: %s", got, f.log)
+			}
+			if got := h.password(ann.ID); got != "" {
+				t.Errorf("the password was set to %q", got)
+			}
+			on = false
+			if got := f.queued(); got != 0 {
+				t.Errorf("%d mails are queued", got)
+			}
+			if w := f.post(tt.path, body); w.Code != 200 {
+				t.Errorf("after the fault: got %d %s", w.Code, w.Body)
+			}
+		})
+	}
+}
+
+// Forgot looks nobody up.
+func TestForgotLooksNobodyUp(t *testing.T) {
+	f := newTrusted(t, newHost(ann), nil)
+	for _, tt := range []struct {
+		email, client string
+		want          error
+	}{
+		{"ann@example.com", "client", nil},
+		{"nobody@example.com", "client", nil},
+		{"ann", "client", reset.ErrBadRequest},
+		{"ann@example.com", "", reset.ErrBadRequest},
+	} {
+		if err := f.svc.Forgot(t.Context(), tt.email, tt.client, reset.ForgotOptions{}); !errors.Is(err, tt.want) {
+			t.Errorf("Forgot(%q, %q): got %v, want %v", tt.email, tt.client, err, tt.want)
+		}
+	}
+	if f.moved() != "store reads 0 writes 2 finds 0 hashes 0 sets 0 mails 0" {
+		t.Errorf("moved %s", f.moved())
 	}
 }
