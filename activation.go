@@ -8,24 +8,30 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"strings"
 	"time"
 )
 
 const (
-	activationBytes  = 18 // 144 random bits
+	activationBytes  = 18 // 144 bits, nearly all of them random
 	activationLength = 24 // characters of base64url
 )
 
 // A minter makes all that is random: activations, ids and delays.
 type minter struct{ random io.Reader }
 
-// activation makes an activation of a request, and its record.
+// activation makes an activation of a request, and its record. Mail programs
+// leave a "-" or "_" at the end of a link out of it, so the activation ends in a
+// letter or a digit. All other strings of its length are equally likely.
 func (m minter) activation(u User, request ID, expires time.Time) (string, Activation, error) {
-	var b [activationBytes]byte
-	if err := m.read(b[:]); err != nil {
-		return "", Activation{}, err
+	var activation string
+	for activation == "" || strings.HasSuffix(activation, "-") || strings.HasSuffix(activation, "_") {
+		var b [activationBytes]byte
+		if err := m.read(b[:]); err != nil {
+			return "", Activation{}, err
+		}
+		activation = base64.RawURLEncoding.EncodeToString(b[:])
 	}
-	activation := base64.RawURLEncoding.EncodeToString(b[:])
 	return activation, Activation{
 		Hash: sha256.Sum256([]byte(activation)), Request: request, UserID: u.ID, Email: u.Email, Expires: expires,
 	}, nil

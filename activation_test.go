@@ -1,8 +1,10 @@
 package reset_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"io"
 	"testing"
@@ -12,6 +14,8 @@ import (
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/resettest"
 )
+
+const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 func TestContractRandomFails(t *testing.T) {
 	broken := func(n int64) io.Reader {
@@ -42,13 +46,22 @@ func TestContractRandomFails(t *testing.T) {
 	wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 200, okBody)
 }
 
-func TestActivations(t *testing.T) {
-	const n = 100_000
+// forgetful returns a service whose store keeps no activations.
+func forgetful(t *testing.T) *reset.Service {
+	t.Helper()
 	svc, _, _ := newService(t, newHost(ann), func(c *reset.Config) {
-		c.Store = &resettest.FaultStore{ // keeps nothing
+		c.Store = &resettest.FaultStore{
 			IssueFunc: func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return nil },
 		}
 	})
+	return svc
+}
+
+// Activations are unique, and at each position every character is equally
+// likely, except that the last one is a letter or a digit.
+func TestActivations(t *testing.T) {
+	const n = 100_000
+	svc := forgetful(t)
 	seen := make(map[string]bool, n)
 	var counts [24][128]int
 	for range n {
@@ -64,12 +77,37 @@ func TestActivations(t *testing.T) {
 	if len(seen) != n {
 		t.Errorf("%d of %d activations are unique", len(seen), n)
 	}
-	// 1562 each, with a standard deviation of 39.
 	for i := range counts {
-		for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
-			if got := counts[i][c]; got < 1562-300 || got > 1562+300 {
-				t.Errorf("%q is at position %d of %d activations in %d", c, i, got, n)
+		choice := alphabet
+		if i == len(counts)-1 {
+			choice = alphabet[:62]
+			if got := counts[i]['-'] + counts[i]['_']; got > 0 {
+				t.Errorf("%d activations end in - or _", got)
 			}
 		}
+		want := n / len(choice) // with a standard deviation of 40
+		for _, c := range choice {
+			if got := counts[i][c]; got < want-300 || got > want+300 {
+				t.Errorf("%q is at position %d of %d activations, want %d", c, i, got, want)
+			}
+		}
+	}
+}
+
+// An activation that would end in - or _ is drawn again as a whole.
+func TestActivationIsDrawnAgain(t *testing.T) {
+	svc := forgetful(t)
+	want := "AbCdEfGhIjKlMnOpQrStUvW0"
+	source := bytes.NewBuffer(make([]byte, 10)) // of the request's id
+	for _, drawn := range []string{"AbCdEfGhIjKlMnOpQrStUvW-", "aBcDeFgHiJkLmNoPqRsTuVw_", want} {
+		b, err := base64.RawURLEncoding.DecodeString(drawn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(b)
+	}
+	svc.SetRandom(source)
+	if got, err := svc.RequestReset(t.Context(), ann.Email, reset.RequestOptions{}); err != nil || got != want {
+		t.Errorf("RequestReset = %q, %v; want %q", got, err, want)
 	}
 }
