@@ -34,7 +34,8 @@ func TestStoreMutants(t *testing.T) {
 				sentences: test.sentences,
 				mutants:   test.mutants,
 				check: func(t testing.TB, fault func(*broken)) *storeCheck {
-					b := &broken{MemStore: &MemStore{UsersElsewhere: test.elsewhere}}
+					mem := &MemStore{UsersElsewhere: test.elsewhere}
+					b := &broken{&FaultStore{Store: mem}, mem}
 					fault(b)
 					return &storeCheck{TB: t, store: b, elsewhere: test.elsewhere}
 				},
@@ -43,86 +44,23 @@ func TestStoreMutants(t *testing.T) {
 	}
 }
 
-// A broken store has a fault in each method that is set.
+// A broken store has a fault in each method that is replaced.
 type broken struct {
-	*MemStore
-	enqueue func(ctx context.Context, m reset.Mail) error
-	issue   func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error
-	find    func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error)
-	redeem  func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error
-	revoke  func(ctx context.Context, userID string) error
-	lease   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
-	settle  func(ctx context.Context, done []reset.Settlement) error
-	purge   func(ctx context.Context, now time.Time, n int) (int, error)
-}
-
-func (b *broken) Enqueue(ctx context.Context, m reset.Mail) error {
-	if b.enqueue != nil {
-		return b.enqueue(ctx, m)
-	}
-	return b.MemStore.Enqueue(ctx, m)
-}
-
-func (b *broken) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	if b.issue != nil {
-		return b.issue(ctx, now, a, max, m)
-	}
-	return b.MemStore.Issue(ctx, now, a, max, m)
-}
-
-func (b *broken) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-	if b.find != nil {
-		return b.find(ctx, now, h)
-	}
-	return b.MemStore.Find(ctx, now, h)
-}
-
-func (b *broken) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	if b.redeem != nil {
-		return b.redeem(ctx, now, a, notification, apply)
-	}
-	return b.MemStore.Redeem(ctx, now, a, notification, apply)
-}
-
-func (b *broken) Revoke(ctx context.Context, userID string) error {
-	if b.revoke != nil {
-		return b.revoke(ctx, userID)
-	}
-	return b.MemStore.Revoke(ctx, userID)
-}
-
-func (b *broken) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-	if b.lease != nil {
-		return b.lease(ctx, now, until, n)
-	}
-	return b.MemStore.Lease(ctx, now, until, n)
-}
-
-func (b *broken) Settle(ctx context.Context, done []reset.Settlement) error {
-	if b.settle != nil {
-		return b.settle(ctx, done)
-	}
-	return b.MemStore.Settle(ctx, done)
-}
-
-func (b *broken) Purge(ctx context.Context, now time.Time, n int) (int, error) {
-	if b.purge != nil {
-		return b.purge(ctx, now, n)
-	}
-	return b.MemStore.Purge(ctx, now, n)
+	*FaultStore
+	mem *MemStore
 }
 
 // locked runs f with the store's records to itself.
 func (b *broken) locked(f func()) {
-	_ = b.begin(context.Background())
-	defer b.mu.Unlock()
+	_ = b.mem.begin(context.Background())
+	defer b.mem.mu.Unlock()
 	f()
 }
 
 // liveOf returns the live activations of a user.
 func (b *broken) liveOf(now time.Time, userID string) (live []*activation) {
 	b.locked(func() {
-		for _, a := range b.activations {
+		for _, a := range b.mem.activations {
 			if a.UserID == userID && a.live(now) {
 				live = append(live, a)
 			}
@@ -154,19 +92,19 @@ func generalMutants() []storeMutant {
 	}
 	foldIssues := func(fold func(string) string) func(b *broken) {
 		return func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				a.UserID = fold(a.UserID)
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
-			b.revoke = func(ctx context.Context, userID string) error {
-				return b.MemStore.Revoke(ctx, fold(userID))
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
+				return b.mem.Revoke(ctx, fold(userID))
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				a.UserID = fold(a.UserID)
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				a, err := b.MemStore.Find(ctx, now, h)
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.mem.Find(ctx, now, h)
 				a.UserID, _ = strings.CutSuffix(a.Email, "@example.com")
 				return a, err
 			}
@@ -175,31 +113,31 @@ func generalMutants() []storeMutant {
 	padSpace := func(s string) string { return strings.TrimRight(s, " ") }
 	return []storeMutant{
 		{"a clock of its own", func(b *broken) {
-			b.find = func(ctx context.Context, _ time.Time, h reset.Hash) (reset.Activation, error) {
-				return b.MemStore.Find(ctx, time.Now(), h)
+			b.FindFunc = func(ctx context.Context, _ time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.mem.Find(ctx, time.Now(), h)
 			}
 		}, []string{"Time/arguments"}},
 		{"times without a zone", func(b *broken) {
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				return b.MemStore.Find(ctx, wall(now), h)
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.mem.Find(ctx, wall(now), h)
 			}
 		}, []string{"Time/zones"}},
 		{"due times rounded up", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				rounded := *m
 				rounded.Due = m.Due.Add(ms - 1)
-				return b.MemStore.Issue(ctx, now, a, max, &rounded)
+				return b.mem.Issue(ctx, now, a, max, &rounded)
 			}
 		}, []string{"Time/precision"}},
 		{"used activations expire now", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				used := b.liveOf(now, a.UserID)
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if err == nil {
 					b.locked(func() {
 						for _, a := range used {
 							a.Expires = now
-							b.activations[a.Hash] = a
+							b.mem.activations[a.Hash] = a
 						}
 					})
 				}
@@ -207,24 +145,24 @@ func generalMutants() []storeMutant {
 			}
 		}, []string{"Time/jumps back", "Redeem/activations"}},
 		{"purged is only skipped", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) { return 0, nil }
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) { return 0, nil }
 		}, []string{"Time/jumps back", "Purge/the expired", "Purge/at most n", "Purge/boundary"}},
 		{"user ids fold case", foldIssues(strings.ToLower), []string{"Bytes/users"}},
 		{"user ids are padded", foldIssues(padSpace), []string{"Bytes/users"}},
 		{"user ids of mails are padded", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
-					if queued := b.mails[m.ID]; queued != nil && padSpace(queued.UserID) == padSpace(a.UserID) {
+					if queued := b.mem.mails[m.ID]; queued != nil && padSpace(queued.UserID) == padSpace(a.UserID) {
 						queued.UserID = a.UserID
 					}
 				})
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Bytes/user of a mail"}},
 		{"addresses are folded", func(b *broken) {
-			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+			b.EnqueueFunc = func(ctx context.Context, m reset.Mail) error {
 				m.Email = strings.ToLower(m.Email)
-				return b.MemStore.Enqueue(ctx, m)
+				return b.mem.Enqueue(ctx, m)
 			}
 		}, []string{"Bytes/addresses", "Enqueue/as it is"}},
 		{"hashes lose trailing spaces", func(b *broken) {
@@ -232,20 +170,20 @@ func generalMutants() []storeMutant {
 				copy(trimmed[:], bytes.TrimRight(h[:], " "))
 				return trimmed
 			}
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				a.Hash = trim(a.Hash)
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				a, err := b.MemStore.Find(ctx, now, trim(h))
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.mem.Find(ctx, now, trim(h))
 				a.Hash = h
 				return a, err
 			}
 		}, []string{"Bytes/hashes and ids"}},
 		{"names must be UTF-8", func(b *broken) {
-			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+			b.EnqueueFunc = func(ctx context.Context, m reset.Mail) error {
 				m.Name = strings.ToValidUTF8(m.Name, "\ufffd")
-				return b.MemStore.Enqueue(ctx, m)
+				return b.mem.Enqueue(ctx, m)
 			}
 		}, []string{"Bytes/text"}},
 	}
@@ -254,8 +192,8 @@ func generalMutants() []storeMutant {
 func issueMutants() []storeMutant {
 	capped := func(change func(int) int) func(b *broken) {
 		return func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				return b.MemStore.Issue(ctx, now, a, change(max), m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				return b.mem.Issue(ctx, now, a, change(max), m)
 			}
 		}
 	}
@@ -263,142 +201,142 @@ func issueMutants() []storeMutant {
 		{"cap one too high", capped(func(max int) int { return max + 1 }), []string{"Issue/adds up to max", "Issue/over the cap", "Race/cap"}},
 		{"cap one too low", capped(func(max int) int { return max - 1 }), []string{"Issue/adds up to max", "Race/cap"}},
 		{"the expired count", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				return b.MemStore.Issue(ctx, now.Add(-lifetime), a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				return b.mem.Issue(ctx, now.Add(-lifetime), a, max, m)
 			}
 		}, []string{"Issue/counts the live", "Issue/RetryAfter"}},
 		{"the wait is for all to expire", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, m)
 				var limit *reset.LimitError
 				if errors.As(err, &limit) {
-					b.locked(func() { limit.RetryAfter = b.wait(now, a.UserID, 1) })
+					b.locked(func() { limit.RetryAfter = b.mem.wait(now, a.UserID, 1) })
 				}
 				return err
 			}
 		}, []string{"Issue/RetryAfter"}},
 		{"mails over the cap are kept", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, m)
 				if err != nil && m != nil {
-					b.locked(func() { b.add(*m) })
+					b.locked(func() { b.mem.add(*m) })
 				}
 				return err
 			}
 		}, []string{"Issue/over the cap", "Issue/over the cap with a lease", "Race/cap"}},
 		{"no request is joined", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
 				b.locked(func() {
-					if wait := b.wait(now, a.UserID, max); wait > 0 {
+					if wait := b.mem.wait(now, a.UserID, max); wait > 0 {
 						err = &reset.LimitError{RetryAfter: wait}
 					}
 				})
 				if err != nil {
 					return err
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/joins", "Issue/counts once"}},
 		{"dead requests are joined", func(b *broken) {
 			seen := make(map[reset.ID]bool)
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if seen[a.Request] {
 					max = 1000
 				}
 				seen[a.Request] = true
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/joins only the live"}},
 		{"activations count", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if live := b.liveOf(now, a.UserID); len(live) >= max && live[0].Request != a.Request {
 					return &reset.LimitError{RetryAfter: lifetime}
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/counts once"}},
 		{"no mail is added", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if m != nil && m.Lease == (reset.ID{}) {
 					m = nil
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/adds its mail", "Race/cap"}},
 		{"an activation without its mail", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, nil)
 				if err == nil && m != nil {
-					err = b.MemStore.Enqueue(ctx, *m)
+					err = b.mem.Enqueue(ctx, *m)
 				}
 				return err
 			}
 		}, []string{"Issue/all or nothing"}},
 		{"lost leases do not matter", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, m)
 				if errors.Is(err, reset.ErrGone) {
-					return b.MemStore.Issue(ctx, now, a, max, nil)
+					return b.mem.Issue(ctx, now, a, max, nil)
 				}
 				return err
 			}
 		}, []string{"Issue/lost lease", "Issue/mail of another user", "Redeem/leased mails"}},
 		{"the lease is taken from its new holder", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
-					if m != nil && b.mails[m.ID] != nil {
-						b.mails[m.ID].Lease = m.Lease
+					if m != nil && b.mem.mails[m.ID] != nil {
+						b.mem.mails[m.ID].Lease = m.Lease
 					}
 				})
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/lost lease"}},
 		{"mails change their user", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
-					if m != nil && b.mails[m.ID] != nil {
-						b.mails[m.ID].UserID = a.UserID
+					if m != nil && b.mem.mails[m.ID] != nil {
+						b.mem.mails[m.ID].UserID = a.UserID
 					}
 				})
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/mail of another user", "Bytes/user of a mail"}},
 		{"only public requests can be issued", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if m != nil && m.Lease != (reset.ID{}) && m.UserID != "" {
 					return reset.ErrGone
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Issue/mail of the same user"}},
 		{"mails are not bound", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, m)
 				if err == nil && m != nil {
-					b.locked(func() { b.mails[m.ID].UserID = m.UserID })
+					b.locked(func() { b.mem.mails[m.ID].UserID = m.UserID })
 				}
 				return err
 			}
 		}, []string{"Issue/binds", "Redeem/leased mails", "Redeem/public requests"}},
 		{"leases are not renewed", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, m)
 				if err == nil && m != nil {
-					b.locked(func() { b.mails[m.ID].Due = at(time.Minute) })
+					b.locked(func() { b.mem.mails[m.ID].Due = at(time.Minute) })
 				}
 				return err
 			}
 		}, []string{"Issue/renews", "Issue/joins"}},
 		{"one look at an activation", func(b *broken) {
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				a, err := b.MemStore.Find(ctx, now, h)
-				b.locked(func() { delete(b.activations, h) })
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.mem.Find(ctx, now, h)
+				b.locked(func() { delete(b.mem.activations, h) })
 				return a, err
 			}
 		}, []string{"Find/live"}},
 		{"a failure reads as no such activation", func(b *broken) {
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				a, err := b.MemStore.Find(ctx, now, h)
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				a, err := b.mem.Find(ctx, now, h)
 				if err != nil {
 					err = reset.ErrInvalidActivation
 				}
@@ -406,8 +344,8 @@ func issueMutants() []storeMutant {
 			}
 		}, []string{"Find/live"}},
 		{"live when it expires", func(b *broken) {
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
-				return b.MemStore.Find(ctx, now.Add(-ms), h)
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+				return b.mem.Find(ctx, now.Add(-ms), h)
 			}
 		}, []string{"Find/expiry"}},
 	}
@@ -417,12 +355,12 @@ func redeemMutants() []storeMutant {
 	// after changes the store when a Redeem has succeeded.
 	after := func(change func(b *broken, now time.Time, a reset.Activation, before *MemStore)) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var before MemStore
 				b.locked(func() {
-					before.activations, before.mails = maps.Clone(b.activations), maps.Clone(b.mails)
+					before.activations, before.mails = maps.Clone(b.mem.activations), maps.Clone(b.mem.mails)
 				})
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if err == nil {
 					b.locked(func() { change(b, now, a, &before) })
 				}
@@ -433,10 +371,10 @@ func redeemMutants() []storeMutant {
 	// spare lets some of a user's records outlive Revoke.
 	spare := func(mails func(*reset.Mail) bool, activations func(*activation) bool) func(b *broken) {
 		return func(b *broken) {
-			b.revoke = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				b.locked(func() {
-					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID && !activations(a) })
-					maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == userID && !mails(m) })
+					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID && !activations(a) })
+					maps.DeleteFunc(b.mem.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == userID && !mails(m) })
 				})
 				return nil
 			}
@@ -445,52 +383,52 @@ func redeemMutants() []storeMutant {
 	isNotification := func(m *reset.Mail) bool { return m.Kind == reset.MailNotification }
 	wrap := func(change func(apply func(context.Context) error) func(context.Context) error) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notification, change(apply))
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.mem.Redeem(ctx, now, a, notification, change(apply))
 			}
 		}
 	}
 	return []storeMutant{
 		{"apply before the look", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := apply(ctx)
-				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
+				return b.mem.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
 			}
 		}, []string{"Redeem/not live", "Redeem/expiry", "Race/one activation"}},
 		{"expired activations can be used", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, a.Expires.Add(-ms), a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.mem.Redeem(ctx, a.Expires.Add(-ms), a, notification, apply)
 			}
 		}, []string{"Redeem/expiry"}},
 		{"other activations outlive Redeem", after(func(b *broken, _ time.Time, used reset.Activation, before *MemStore) {
 			delete(before.activations, used.Hash)
-			maps.Copy(b.activations, before.activations)
+			maps.Copy(b.mem.activations, before.activations)
 		}), []string{"Redeem/activations", "Redeem/frees the cap"}},
 		{"bound mails outlive Redeem", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
-			maps.Copy(b.mails, before.mails)
+			maps.Copy(b.mem.mails, before.mails)
 		}), []string{"Redeem/mails", "Redeem/leased mails"}},
 		{"leased mails outlive Redeem", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
 			for id, m := range before.mails {
 				if m.Lease != (reset.ID{}) {
-					b.mails[id] = m
+					b.mem.mails[id] = m
 				}
 			}
 		}), []string{"Redeem/leased mails"}},
 		{"no notification", after(func(b *broken, _ time.Time, _ reset.Activation, before *MemStore) {
-			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool { return isNotification(m) && before.mails[id] == nil })
+			maps.DeleteFunc(b.mem.mails, func(id reset.ID, m *reset.Mail) bool { return isNotification(m) && before.mails[id] == nil })
 		}), []string{"Redeem/notification", "Redeem/mails", "Race/users"}},
 		{"a notification is as short-lived as a reset mail", after(func(b *broken, _ time.Time, _ reset.Activation, _ *MemStore) {
-			for _, m := range b.mails {
+			for _, m := range b.mem.mails {
 				m.Expires = at(lifetime)
 			}
 		}), []string{"Redeem/notification"}},
 		{"one notification a user", after(func(b *broken, _ time.Time, a reset.Activation, before *MemStore) {
-			maps.DeleteFunc(b.mails, func(id reset.ID, m *reset.Mail) bool {
+			maps.DeleteFunc(b.mem.mails, func(id reset.ID, m *reset.Mail) bool {
 				return isNotification(m) && m.UserID == a.UserID && before.mails[id] != nil
 			})
 		}), []string{"Redeem/other notifications"}},
 		{"public requests end with Redeem", after(func(b *broken, _ time.Time, a reset.Activation, _ *MemStore) {
-			maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == "" && m.Email == a.Email })
+			maps.DeleteFunc(b.mem.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == "" && m.Email == a.Email })
 		}), []string{"Redeem/public requests"}},
 		{"apply is retried", wrap(func(apply func(context.Context) error) func(context.Context) error {
 			return func(ctx context.Context) error {
@@ -501,8 +439,8 @@ func redeemMutants() []storeMutant {
 			}
 		}), []string{"Redeem/apply once", "Redeem/undone by an error"}},
 		{"an error of apply is hidden", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				if err := b.MemStore.Redeem(ctx, now, a, notification, apply); err != nil {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				if err := b.mem.Redeem(ctx, now, a, notification, apply); err != nil {
 					return fmt.Errorf("redeem: %v", err)
 				}
 				return nil
@@ -525,11 +463,11 @@ func redeemMutants() []storeMutant {
 		{"leased mails outlive Revoke", spare(func(m *reset.Mail) bool { return m.Lease != reset.ID{} }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/lost lease"}},
 		{"notifications end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notifications and public requests", "Redeem/other notifications"}},
 		{"nothing to revoke is an error", func(b *broken) {
-			b.revoke = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				if len(b.liveOf(start, userID)) == 0 {
 					return errors.New("no rows")
 				}
-				return b.MemStore.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID)
 			}
 		}, []string{"Revoke/nothing"}},
 	}
@@ -539,18 +477,18 @@ func mailMutants() []storeMutant {
 	// leased changes the mails as they are stored after a Lease.
 	leased := func(change func(m, before *reset.Mail)) func(b *broken) {
 		return func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				before := make(map[reset.ID]reset.Mail)
 				b.locked(func() {
-					for id, m := range b.mails {
+					for id, m := range b.mem.mails {
 						before[id] = *m
 					}
 				})
-				mails, err := b.MemStore.Lease(ctx, now, until, n)
+				mails, err := b.mem.Lease(ctx, now, until, n)
 				b.locked(func() {
 					for _, m := range mails {
 						old := before[m.ID]
-						change(b.mails[m.ID], &old)
+						change(b.mem.mails[m.ID], &old)
 					}
 				})
 				return mails, err
@@ -559,99 +497,99 @@ func mailMutants() []storeMutant {
 	}
 	settled := func(change func(b *broken, done []reset.Settlement) []reset.Settlement) func(b *broken) {
 		return func(b *broken) {
-			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
 				done = slices.Clone(done)
 				b.locked(func() { done = change(b, done) })
-				return b.MemStore.Settle(ctx, done)
+				return b.mem.Settle(ctx, done)
 			}
 		}
 	}
 	return []storeMutant{
 		{"one mail an address", func(b *broken) {
-			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+			b.EnqueueFunc = func(ctx context.Context, m reset.Mail) error {
 				known := false
 				b.locked(func() {
-					for _, other := range b.mails {
+					for _, other := range b.mem.mails {
 						known = known || other.Email == m.Email
 					}
 				})
 				if known {
 					return nil
 				}
-				return b.MemStore.Enqueue(ctx, m)
+				return b.mem.Enqueue(ctx, m)
 			}
 		}, []string{"Enqueue/a row of its own", "Race/Enqueue"}},
 		{"n is ignored", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				return b.MemStore.Lease(ctx, now, until, 1000)
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				return b.mem.Lease(ctx, now, until, 1000)
 			}
 		}, []string{"Lease/at most n", "Race/leases"}},
 		{"no limit is no LIMIT", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				if n == 0 {
 					n = 1000
 				}
-				return b.MemStore.Lease(ctx, now, until, n)
+				return b.mem.Lease(ctx, now, until, n)
 			}
 		}, []string{"Lease/at most n"}},
 		{"a mail is due a millisecond late", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				return b.MemStore.Lease(ctx, now.Add(-ms), until, n)
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				return b.mem.Lease(ctx, now.Add(-ms), until, n)
 			}
 		}, []string{"Lease/due", "Lease/none twice", "Settle/frees"}},
 		{"expired mails are leased", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				b.locked(func() {
-					for _, m := range b.mails {
+					for _, m := range b.mem.mails {
 						m.Expires = now.Add(time.Hour)
 					}
 				})
-				return b.MemStore.Lease(ctx, now, until, n)
+				return b.mem.Lease(ctx, now, until, n)
 			}
 		}, []string{"Lease/due", "Redeem/notification"}},
 		{"the last ones due come first", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				flip := func() {
-					for _, m := range b.mails {
+					for _, m := range b.mem.mails {
 						if !m.Due.After(now) {
 							m.Due = now.Add(m.Due.Sub(now) * -1).Add(-lifetime)
 						}
 					}
 				}
 				b.locked(flip)
-				return b.MemStore.Lease(ctx, now, until, n)
+				return b.mem.Lease(ctx, now, until, n)
 			}
 		}, []string{"Lease/order"}},
 		{"mails are leased in the order of their ids", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 				b.locked(func() {
-					for id, m := range b.mails {
+					for id, m := range b.mem.mails {
 						if !m.Due.After(now) {
 							m.Due = at(-lifetime + time.Duration(id[15])*time.Second)
 						}
 					}
 				})
-				return b.MemStore.Lease(ctx, now, until, n)
+				return b.mem.Lease(ctx, now, until, n)
 			}
 		}, []string{"Lease/order"}},
 		{"leased twice", leased(func(m, before *reset.Mail) { m.Due = before.Due }), []string{"Lease/none twice", "Lease/at most n", "Race/leases"}},
 		{"attempts are not stored", leased(func(m, before *reset.Mail) { m.Attempts = before.Attempts }), []string{"Lease/as stored", "Settle/frees"}},
 		{"the lease is not stored", leased(func(m, before *reset.Mail) { m.Lease = before.Lease }), []string{"Settle/removes", "Issue/renews"}},
 		{"a lease is not fresh", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				mails, err := b.MemStore.Lease(ctx, now, until, n)
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.mem.Lease(ctx, now, until, n)
 				b.locked(func() {
 					for i := range mails {
 						mails[i].Lease = reset.ID{1}
-						b.mails[mails[i].ID].Lease = reset.ID{1}
+						b.mem.mails[mails[i].ID].Lease = reset.ID{1}
 					}
 				})
 				return mails, err
 			}
 		}, []string{"Lease/as stored", "Issue/lost lease"}},
 		{"notifications are not leased", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				mails, err := b.MemStore.Lease(ctx, now, until, n)
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.mem.Lease(ctx, now, until, n)
 				return slices.DeleteFunc(mails, func(m reset.Mail) bool { return m.Kind == reset.MailNotification }), err
 			}
 		}, []string{"Lease/every kind"}},
@@ -659,13 +597,13 @@ func mailMutants() []storeMutant {
 			return slices.DeleteFunc(done, func(s reset.Settlement) bool { return s.Retry.IsZero() })
 		}), []string{"Settle/removes", "Settle/gone", "Settle/many", "Time/jumps back"}},
 		{"activations end with their mail", func(b *broken) {
-			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
 				b.locked(func() {
 					for _, d := range done {
-						maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.Request == d.Mail })
+						maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.Request == d.Mail })
 					}
 				})
-				return b.MemStore.Settle(ctx, done)
+				return b.mem.Settle(ctx, done)
 			}
 		}, []string{"Settle/removes", "Settle/frees"}},
 		{"retries are at once", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
@@ -677,8 +615,8 @@ func mailMutants() []storeMutant {
 			return done
 		}), []string{"Settle/frees", "Settle/many"}},
 		{"Lease returns the end of the lease only", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				mails, err := b.MemStore.Lease(ctx, now, until, n)
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, err := b.mem.Lease(ctx, now, until, n)
 				for i := range mails {
 					mails[i].WasDue = until
 				}
@@ -708,49 +646,49 @@ func mailMutants() []storeMutant {
 		}), []string{"Settle/renews"}},
 		{"a renewal ignores the lease", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
 			for i, d := range done {
-				if m := b.mails[d.Mail]; m != nil && d.Held {
+				if m := b.mem.mails[d.Mail]; m != nil && d.Held {
 					done[i].Lease = m.Lease
 				}
 			}
 			return done
 		}), []string{"Settle/renews"}},
 		{"gone is an error", func(b *broken) {
-			b.settle = func(ctx context.Context, done []reset.Settlement) (err error) {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) (err error) {
 				b.locked(func() {
 					for _, d := range done {
-						if b.mails[d.Mail] == nil {
+						if b.mem.mails[d.Mail] == nil {
 							err = errors.New("no rows")
 						}
 					}
 				})
-				return errors.Join(err, b.MemStore.Settle(ctx, done))
+				return errors.Join(err, b.mem.Settle(ctx, done))
 			}
 		}, []string{"Settle/gone", "Revoke/mails", "Redeem/leased mails"}},
 		{"Settle stops where one is gone", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
-			if i := slices.IndexFunc(done, func(d reset.Settlement) bool { return b.mails[d.Mail] == nil }); i >= 0 {
+			if i := slices.IndexFunc(done, func(d reset.Settlement) bool { return b.mem.mails[d.Mail] == nil }); i >= 0 {
 				return done[:i]
 			}
 			return done
 		}), []string{"Settle/gone"}},
 		{"Settle ignores the lease", settled(func(b *broken, done []reset.Settlement) []reset.Settlement {
 			for i := range done {
-				if m := b.mails[done[i].Mail]; m != nil {
+				if m := b.mem.mails[done[i].Mail]; m != nil {
 					done[i].Lease = m.Lease
 				}
 			}
 			return done
 		}), []string{"Settle/another lease"}},
 		{"a freed mail keeps its lease", func(b *broken) {
-			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
 				leases := make(map[reset.ID]reset.ID)
 				b.locked(func() {
-					for id, m := range b.mails {
+					for id, m := range b.mem.mails {
 						leases[id] = m.Lease
 					}
 				})
-				err := b.MemStore.Settle(ctx, done)
+				err := b.mem.Settle(ctx, done)
 				b.locked(func() {
-					for id, m := range b.mails {
+					for id, m := range b.mem.mails {
 						m.Lease = leases[id]
 					}
 				})
@@ -761,40 +699,40 @@ func mailMutants() []storeMutant {
 			return done[:min(1, len(done))]
 		}), []string{"Settle/many"}},
 		{"Purge takes what lives", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
-				return b.MemStore.Purge(ctx, now.Add(lifetime), n)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.mem.Purge(ctx, now.Add(lifetime), n)
 			}
 		}, []string{"Purge/the expired", "Purge/boundary", "Purge/the cap"}},
 		{"Purge leaves mails", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
-				mails := b.mails
-				b.mails = nil
-				defer func() { b.mails = mails }()
-				return b.MemStore.Purge(ctx, now, n)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+				mails := b.mem.mails
+				b.mem.mails = nil
+				defer func() { b.mem.mails = mails }()
+				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Purge/at most n", "Purge/boundary"}},
 		{"Purge ignores n", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
-				removed, err := b.MemStore.Purge(ctx, now, 1000)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+				removed, err := b.mem.Purge(ctx, now, 1000)
 				return min(removed, n), err
 			}
 		}, []string{"Purge/at most n"}},
 		{"Purge is a millisecond late", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
-				return b.MemStore.Purge(ctx, now.Add(-ms), n)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.mem.Purge(ctx, now.Add(-ms), n)
 			}
 		}, []string{"Purge/boundary", "Purge/the expired"}},
 		{"Purge is a millisecond early", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
-				return b.MemStore.Purge(ctx, now.Add(ms), n)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+				return b.mem.Purge(ctx, now.Add(ms), n)
 			}
 		}, []string{"Purge/boundary"}},
 		{"a user is purged as a whole", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
 				b.locked(func() {
-					for _, a := range maps.Clone(b.activations) {
+					for _, a := range maps.Clone(b.mem.activations) {
 						if !a.Expires.After(now) {
-							b.MemStore.revoke(a.UserID)
+							b.mem.revoke(a.UserID)
 						}
 					}
 				})
@@ -808,19 +746,19 @@ func mailMutants() []storeMutant {
 func cancelMutants() []storeMutant {
 	return []storeMutant{
 		{"a cancelled call says it succeeded", func(b *broken) {
-			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+			b.EnqueueFunc = func(ctx context.Context, m reset.Mail) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				return b.MemStore.Enqueue(ctx, m)
+				return b.mem.Enqueue(ctx, m)
 			}
 		}, []string{"Cancel/Enqueue"}},
 		{"half an Issue", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if m == nil {
-					return b.MemStore.Issue(ctx, now, a, max, nil)
+					return b.mem.Issue(ctx, now, a, max, nil)
 				}
-				if err := b.MemStore.Issue(anyContext, now, a, max, nil); err != nil {
+				if err := b.mem.Issue(anyContext, now, a, max, nil); err != nil {
 					return err
 				}
 				if err := ctx.Err(); err != nil {
@@ -829,52 +767,52 @@ func cancelMutants() []storeMutant {
 				b.locked(func() {
 					bound := *m
 					bound.UserID = a.UserID
-					b.add(bound)
+					b.mem.add(bound)
 				})
 				return nil
 			}
 		}, []string{"Cancel/Issue", "Cancel/Issue with a lease"}},
 		{"half a Redeem", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				if err := b.MemStore.Redeem(ctx, now, a, notification, apply); err != nil {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				if err := b.mem.Redeem(ctx, now, a, notification, apply); err != nil {
 					return err
 				}
 				if err := ctx.Err(); err != nil {
-					b.locked(func() { delete(b.mails, notification.ID) })
+					b.locked(func() { delete(b.mem.mails, notification.ID) })
 					return err
 				}
 				return nil
 			}
 		}, []string{"Cancel/Redeem", "Cancel/apply"}},
 		{"a cancelled Redeem is an invalid activation", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				if ctx.Err() != nil {
 					return reset.ErrInvalidActivation
 				}
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Cancel/Redeem"}},
 		{"a notification though apply was cancelled", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, context.Canceled) {
-					b.locked(func() { b.add(notification) })
+					b.locked(func() { b.mem.add(notification) })
 				}
 				return err
 			}
 		}, []string{"Cancel/failing apply", "Cancel/Redeem"}},
 		{"half a Revoke", func(b *broken) {
-			b.revoke = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				b.locked(func() {
-					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID })
+					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID })
 				})
-				return b.MemStore.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID)
 			}
 		}, []string{"Cancel/Revoke"}},
 		{"half a Lease", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-				mails, _ := b.MemStore.Lease(anyContext, now, until, 1)
-				more, err := b.MemStore.Lease(ctx, now, until, n-len(mails))
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				mails, _ := b.mem.Lease(anyContext, now, until, 1)
+				more, err := b.mem.Lease(ctx, now, until, n-len(mails))
 				if err != nil {
 					return nil, err
 				}
@@ -882,9 +820,9 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/Lease"}},
 		{"half a Settle", func(b *broken) {
-			b.settle = func(ctx context.Context, done []reset.Settlement) error {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
 				for _, d := range done {
-					if err := b.MemStore.Settle(ctx, []reset.Settlement{d}); err != nil {
+					if err := b.mem.Settle(ctx, []reset.Settlement{d}); err != nil {
 						return err
 					}
 				}
@@ -892,9 +830,9 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/Settle"}},
 		{"half a Purge", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
 				for range n {
-					one, err := b.MemStore.Purge(ctx, now, 1)
+					one, err := b.mem.Purge(ctx, now, 1)
 					if err != nil {
 						return 0, err
 					}
@@ -909,61 +847,61 @@ func cancelMutants() []storeMutant {
 func raceMutants() []storeMutant {
 	return []storeMutant{
 		{"count, then insert", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				var wait time.Duration
-				b.locked(func() { wait = b.wait(now, a.UserID, max) })
+				b.locked(func() { wait = b.mem.wait(now, a.UserID, max) })
 				if wait > 0 {
 					return &reset.LimitError{RetryAfter: wait}
 				}
 				yield()
-				return b.MemStore.Issue(ctx, now, a, 1000, m)
+				return b.mem.Issue(ctx, now, a, 1000, m)
 			}
 		}, []string{"Race/cap", "Race/cap of many users", "Race/cap of public requests"}},
 		{"find, then apply", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				if _, err := b.mem.Find(ctx, now, a.Hash); err != nil {
 					return err
 				}
 				yield()
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.finish(a.UserID, notification) })
+				b.locked(func() { b.mem.finish(a.UserID, notification) })
 				return nil
 			}
 		}, []string{"Race/one activation", "Race/activations of one user"}},
 		{"an activation is locked, not its user", func(b *broken) {
 			var locks sync.Map
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				lock, _ := locks.LoadOrStore(a.Hash, new(sync.Mutex))
 				lock.(*sync.Mutex).Lock()
 				defer lock.(*sync.Mutex).Unlock()
-				if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+				if _, err := b.mem.Find(ctx, now, a.Hash); err != nil {
 					return err
 				}
 				yield()
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.finish(a.UserID, notification) })
+				b.locked(func() { b.mem.finish(a.UserID, notification) })
 				return nil
 			}
 		}, []string{"Race/activations of one user"}},
 		{"one Redeem at a time for all", func(b *broken) {
 			var busy atomic.Bool
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				if !busy.CompareAndSwap(false, true) {
 					return reset.ErrInvalidActivation
 				}
 				defer busy.Store(false)
 				yield()
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Race/users"}},
 		{"choose, then lease", func(b *broken) {
-			b.lease = func(ctx context.Context, now, until time.Time, n int) (leased []reset.Mail, err error) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) (leased []reset.Mail, err error) {
 				b.locked(func() {
-					for _, m := range b.mails {
+					for _, m := range b.mem.mails {
 						if !m.Due.After(now) && len(leased) < n {
 							leased = append(leased, *m)
 						}
@@ -972,73 +910,73 @@ func raceMutants() []storeMutant {
 				yield()
 				b.locked(func() {
 					for _, m := range leased {
-						b.mails[m.ID].Due = until
+						b.mem.mails[m.ID].Due = until
 					}
 				})
 				return leased, nil
 			}
 		}, []string{"Race/leases"}},
 		{"the queue is read, then written", func(b *broken) {
-			b.enqueue = func(ctx context.Context, m reset.Mail) error {
+			b.EnqueueFunc = func(ctx context.Context, m reset.Mail) error {
 				var mails map[reset.ID]*reset.Mail
-				b.locked(func() { mails = maps.Clone(b.mails) })
+				b.locked(func() { mails = maps.Clone(b.mem.mails) })
 				yield()
 				mails[m.ID] = &m
-				b.locked(func() { b.mails = mails })
+				b.locked(func() { b.mem.mails = mails })
 				return nil
 			}
 		}, []string{"Race/Enqueue"}},
 		{"apply before a last look", func(b *broken) {
 			ended := make(chan struct{}, 3*rounds) // Redeem waits for the other call
-			b.revoke = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				defer func() { ended <- struct{}{} }()
-				return b.MemStore.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID)
 			}
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
 				defer func() { ended <- struct{}{} }()
-				return b.MemStore.Purge(ctx, now, n)
+				return b.mem.Purge(ctx, now, n)
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := apply(ctx)
 				<-ended
-				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
+				return b.mem.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
 			}
 		}, []string{"Race/Redeem and Revoke", "Race/Redeem and Purge"}},
 		{"a new request ends the old ones", func(b *broken) {
 			ended := make(chan struct{}, 2*rounds)
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				if max == 1 {
 					defer func() { ended <- struct{}{} }()
-					b.locked(func() { b.MemStore.revoke(a.UserID) })
+					b.locked(func() { b.mem.revoke(a.UserID) })
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				<-ended
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Race/Redeem and Issue"}},
 		{"an activation, then its mail", func(b *broken) {
 			ended := make(chan struct{}, rounds)
-			b.revoke = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				defer func() { ended <- struct{}{} }()
-				return b.MemStore.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID)
 			}
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, nil)
 				if err == nil && m != nil {
 					<-ended
-					err = b.MemStore.Enqueue(ctx, *m)
+					err = b.mem.Enqueue(ctx, *m)
 				}
 				return err
 			}
 		}, []string{"Race/Revoke and Issue"}},
 		{"an activation, and later its mail", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.MemStore.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+				err := b.mem.Issue(ctx, now, a, max, nil)
 				if err == nil {
-					b.locked(func() { b.MemStore.revoke(a.UserID) }) // whoever comes between
-					err = b.MemStore.Enqueue(ctx, *m)
+					b.locked(func() { b.mem.revoke(a.UserID) }) // whoever comes between
+					err = b.mem.Enqueue(ctx, *m)
 				}
 				return err
 			}
@@ -1049,20 +987,20 @@ func raceMutants() []storeMutant {
 func undoMutants() []storeMutant {
 	return []storeMutant{
 		{"users taken to be elsewhere", func(b *broken) {
-			b.UsersElsewhere = true
+			b.mem.UsersElsewhere = true
 		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic", "Redeem/the next one succeeds"}},
 		{"mails are lost though apply fails", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				defer b.locked(func() {
-					maps.DeleteFunc(b.mails, func(_ reset.ID, m *reset.Mail) bool { return m.Kind == reset.MailReset && m.UserID == a.UserID })
+					maps.DeleteFunc(b.mem.mails, func(_ reset.ID, m *reset.Mail) bool { return m.Kind == reset.MailReset && m.UserID == a.UserID })
 				})
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic"}},
 		{"a notification though apply fails", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				defer b.locked(func() { b.add(notification) })
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				defer b.locked(func() { b.mem.add(notification) })
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Redeem/undone by an error", "Redeem/apply once", "Redeem/panic"}},
 	}
@@ -1071,22 +1009,22 @@ func undoMutants() []storeMutant {
 func claimMutants() []storeMutant {
 	// unclaimed is Redeem without any claim, with an end of its own.
 	unclaimed := func(b *broken) {
-		b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-			if _, err := b.MemStore.Find(ctx, now, a.Hash); err != nil {
+		b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			if _, err := b.mem.Find(ctx, now, a.Hash); err != nil {
 				return err
 			}
 			if err := apply(ctx); err != nil {
 				return err
 			}
-			b.locked(func() { b.finish(a.UserID, notification) })
+			b.locked(func() { b.mem.finish(a.UserID, notification) })
 			return nil
 		}
 	}
 	// settled judges what apply returned in another way.
 	settled := func(judge func(b *broken, ctx context.Context, a reset.Activation, err error) error) func(b *broken) {
 		return func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notification, func(inner context.Context) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.mem.Redeem(ctx, now, a, notification, func(inner context.Context) error {
 					return judge(b, ctx, a, apply(inner))
 				})
 			}
@@ -1096,10 +1034,10 @@ func claimMutants() []storeMutant {
 	return []storeMutant{
 		{"no claim", unclaimed, []string{"Claim/not live", "Claim/one at a time", "Claim/used up by an error", "Claim/used up by a panic"}},
 		{"claimed ones count", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
 				b.locked(func() {
 					n := 0
-					for _, other := range b.activations {
+					for _, other := range b.mem.activations {
 						n += count(other.UserID == a.UserID && other.claim != nil)
 					}
 					if n >= max {
@@ -1109,51 +1047,51 @@ func claimMutants() []storeMutant {
 				if err != nil {
 					return err
 				}
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Claim/used up by an error"}},
 		{"claimed ones do not count", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
-					for _, other := range b.activations {
+					for _, other := range b.mem.activations {
 						max += count(other.UserID == a.UserID && other.claim != nil)
 					}
 				})
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Claim/counts"}},
 		{"claimed ones are joined", func(b *broken) {
-			b.issue = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
-					for _, other := range b.activations {
+					for _, other := range b.mem.activations {
 						max += count(other.UserID == a.UserID && other.claim != nil && other.Request == a.Request)
 					}
 				})
-				return b.MemStore.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, max, m)
 			}
 		}, []string{"Claim/joins nothing"}},
 		{"apply is cancelled", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				return b.MemStore.Redeem(ctx, now, a, notification, func(context.Context) error { return apply(ctx) })
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				return b.mem.Redeem(ctx, now, a, notification, func(context.Context) error { return apply(ctx) })
 			}
 		}, []string{"Claim/applies when cancelled"}},
 		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
 			if err != nil {
-				b.locked(func() { b.MemStore.revoke(a.UserID) })
+				b.locked(func() { b.mem.revoke(a.UserID) })
 			}
 			return err
 		}), []string{"Claim/the live only"}},
 		{"a success ends the claimed ones only", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var spared []*activation
-				err := b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
+				err := b.mem.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
 					err := apply(ctx)
 					spared = b.liveOf(now, a.UserID)
 					return err
 				})
 				b.locked(func() {
 					for _, a := range spared {
-						b.activations[a.Hash] = a
+						b.mem.activations[a.Hash] = a
 					}
 				})
 				return err
@@ -1164,7 +1102,7 @@ func claimMutants() []storeMutant {
 		}), []string{"Claim/success when cancelled"}},
 		{"a success needs the claimed rows", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
 			b.locked(func() {
-				if b.activations[a.Hash] == nil {
+				if b.mem.activations[a.Hash] == nil {
 					err = gone
 				}
 			})
@@ -1190,13 +1128,13 @@ func claimMutants() []storeMutant {
 			return err
 		}), []string{"Claim/gives back when cancelled"}},
 		{"what was revoked is given back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				claimed := b.liveOf(now, a.UserID)
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, reset.ErrNotChanged) {
 					b.locked(func() {
 						for _, a := range claimed {
-							b.activations[a.Hash] = &activation{Activation: a.Activation}
+							b.mem.activations[a.Hash] = &activation{Activation: a.Activation}
 						}
 					})
 				}
@@ -1204,11 +1142,11 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/revoked are not given back"}},
 		{"what was used up is given back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, reset.ErrNotChanged) {
 					b.locked(func() {
-						for _, other := range b.activations {
+						for _, other := range b.mem.activations {
 							if other.UserID == a.UserID {
 								other.claim = nil
 							}
@@ -1225,9 +1163,9 @@ func claimMutants() []storeMutant {
 			return nil
 		}), []string{"Claim/used up by an error", "Cancel/failing apply"}},
 		{"a panic gives back", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var p any
-				err := b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) (err error) {
+				err := b.mem.Redeem(ctx, now, a, notification, func(ctx context.Context) (err error) {
 					if p = catch(func() { err = apply(ctx) }); p != nil {
 						return reset.ErrNotChanged
 					}
@@ -1240,57 +1178,57 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/used up by a panic"}},
 		{"what a crash left claimed is live again", func(b *broken) {
-			b.find = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 				b.locked(func() {
-					if a := b.activations[h]; a != nil && a.claim != nil && !now.Before(a.claim.until) {
+					if a := b.mem.activations[h]; a != nil && a.claim != nil && !now.Before(a.claim.until) {
 						a.claim = nil
 					}
 				})
-				return b.MemStore.Find(ctx, now, h)
+				return b.mem.Find(ctx, now, h)
 			}
 		}, []string{"Claim/used up by a crash", "Claim/not live"}},
 		{"several claims at a time", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				b.locked(func() { delete(b.claims, a.UserID) })
-				return b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				b.locked(func() { delete(b.mem.claims, a.UserID) })
+				return b.mem.Redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"Claim/one at a time", "Claim/ends after 60 s"}},
 		{"a claim outlives its settlement", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
-					b.locked(func() { b.claims[a.UserID] = &claim{until: now.Add(claimTime)} })
+					b.locked(func() { b.mem.claims[a.UserID] = &claim{until: now.Add(claimTime)} })
 				}
 				return err
 			}
 		}, []string{"Claim/ends when settled"}},
 		{"a claim lasts for two minutes", func(b *broken) {
-			b.redeem = lastingClaims(b, 2*time.Minute)
+			b.RedeemFunc = lastingClaims(b, 2*time.Minute)
 		}, []string{"Claim/ends after 60 s", "Claim/used up by a crash"}},
 		{"a claim lasts for half a minute", func(b *broken) {
-			b.redeem = lastingClaims(b, 30*time.Second)
+			b.RedeemFunc = lastingClaims(b, 30*time.Second)
 		}, []string{"Claim/ends after 60 s"}},
 		{"whoever ends takes the claim along", func(b *broken) {
-			b.redeem = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				err := b.MemStore.Redeem(ctx, now, a, notification, apply)
+			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
-					b.locked(func() { delete(b.claims, a.UserID) })
+					b.locked(func() { delete(b.mem.claims, a.UserID) })
 				}
 				return err
 			}
 		}, []string{"Claim/not by another's end"}},
 		{"Purge ends claims", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
-				b.locked(func() { clear(b.claims) })
-				return b.MemStore.Purge(ctx, now, n)
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+				b.locked(func() { clear(b.mem.claims) })
+				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Claim/not by Purge"}},
 		{"Purge takes the claimed", func(b *broken) {
-			b.purge = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
 				b.locked(func() {
-					maps.DeleteFunc(b.activations, func(_ reset.Hash, a *activation) bool { return a.claim != nil })
+					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.claim != nil })
 				})
-				return b.MemStore.Purge(ctx, now, n)
+				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Claim/not by Purge"}},
 	}
@@ -1299,8 +1237,8 @@ func claimMutants() []storeMutant {
 // lastingClaims is Redeem with claims that last for d.
 func lastingClaims(b *broken, d time.Duration) func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
 	return func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-		return b.MemStore.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
-			b.locked(func() { b.claims[a.UserID].until = now.Add(d) })
+		return b.mem.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
+			b.locked(func() { b.mem.claims[a.UserID].until = now.Add(d) })
 			return apply(ctx)
 		})
 	}
