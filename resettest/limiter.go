@@ -11,11 +11,11 @@ import (
 )
 
 // TestLimiter tests a limiter that allows each key n events at once and n more
-// over each period; how it spreads those over the period is its own business.
-// Each subtest takes a sentence of the contract and a limiter from open, which
-// must not have counted anything yet.
+// over each period; it may spread those over the period as it likes. Each
+// subtest tests one promise of reset.Limiter on a limiter from open, which must
+// not have counted anything yet.
 //
-// The time is what Allow is told. It begins in the year 2001.
+// Allow gets times from the year 1970 to the year 2222.
 func TestLimiter(t *testing.T, open func(t *testing.T) reset.Limiter, n int, period time.Duration) {
 	for _, s := range limiterSentences() {
 		t.Run(s.name, func(t *testing.T) {
@@ -46,7 +46,7 @@ type limiterCheck struct {
 	period  time.Duration
 }
 
-// allow returns zero or how long to wait.
+// allow returns how long to wait, zero if the event was allowed.
 func (c *limiterCheck) allow(key string, now time.Time) time.Duration {
 	c.Helper()
 	err := c.limiter.Allow(c.Context(), key, now)
@@ -58,12 +58,13 @@ func (c *limiterCheck) allow(key string, now time.Time) time.Duration {
 		c.Fatalf("Allow: got error %v, want a *LimitError", err)
 	}
 	if limit.RetryAfter <= 0 {
-		c.Fatalf("Allow at %s: got RetryAfter %v, which is no wait", clock(now), limit.RetryAfter)
+		c.Fatalf("Allow at %s: got RetryAfter %v, want more than 0", clock(now), limit.RetryAfter)
 	}
 	return limit.RetryAfter
 }
 
-// use has n events allowed, and returns how long to wait then.
+// use makes n events, which must be allowed, and returns how long to wait after
+// them.
 func (c *limiterCheck) use(key string, now time.Time) time.Duration {
 	c.Helper()
 	for i := range c.n {
@@ -103,14 +104,14 @@ func (c *limiterCheck) refusals() {
 		passed := wait * i / tries
 		left := c.allow("key", start.Add(passed))
 		if left == 0 {
-			return // earlier than it was told, which does no harm
+			return // earlier than RetryAfter said, which does no harm
 		}
 		if left > wait-passed+ms {
-			c.Fatalf("Allow, asked again after %v of %v: wait for %v", passed, wait, left)
+			c.Fatalf("Allow again, after %v of %v: wait for %v", passed, wait, left)
 		}
 	}
 	if more := c.allow("key", start.Add(wait)); more > 0 {
-		c.Errorf("Allow, asked again and again during the wait of %v: wait for %v", wait, more)
+		c.Errorf("Allow again and again during the wait of %v: wait for %v", wait, more)
 	}
 }
 
@@ -127,7 +128,7 @@ func (c *limiterCheck) refills() {
 	}
 	c.use("key", start.Add(2*c.period+ms))
 	c.use("idle", start)
-	c.use("idle", start.Add(100*c.period)) // idleness saves nothing up
+	c.use("idle", start.Add(100*c.period)) // an idle key saves up no more than n
 }
 
 func (c *limiterCheck) keys() {
@@ -178,6 +179,6 @@ func (c *limiterCheck) cancelled() {
 		c.Errorf("Allow under a cancelled context: %d events, want at most %d", allowed, c.n)
 	}
 	if c.allow("key", start.Add(2*c.period+ms)) > 0 {
-		c.Errorf("Allow does not recover from calls that were cancelled")
+		c.Errorf("Allow does not recover from cancelled calls")
 	}
 }

@@ -23,26 +23,25 @@ var (
 // maxMessages is how many messages a Mailbox keeps.
 const maxMessages = 1000
 
-// A Mailbox is a reset.Mailer that keeps what it is given, for tests and
-// demonstrations. Its zero value is ready for use, from many goroutines. It
-// keeps the last 1,000 messages.
+// A Mailbox is a reset.Mailer that keeps the last 1,000 messages, for tests and
+// demonstrations. Its zero value is ready for concurrent use.
 //
-// It is a page, too: whoever sees that can take over every account that mail
-// was sent for, so it is never to be mounted where strangers come.
+// It is also an http.Handler that shows them. Its page holds links that take
+// over accounts: never mount it where strangers can reach it.
 type Mailbox struct {
 	mu      sync.Mutex
-	letters []*letter // oldest first
-	count   int       // of all that ever arrived
-	arrived chan struct{}
+	mails   []*received   // oldest first
+	count   int           // of all messages so far
+	arrived chan struct{} // closed at the next message; nil if no Wait needs it
 }
 
-// A letter is a message that has arrived.
-type letter struct {
+// A received is a message that has arrived.
+type received struct {
 	reset.Message
 	Number   int
 	Received time.Time
 	address  string // canonical
-	fetched  bool   // by Wait
+	fetched  bool   // Wait has returned it
 }
 
 // Send implements reset.Mailer. It refuses an address that
@@ -59,9 +58,9 @@ func (b *Mailbox) Send(ctx context.Context, m reset.Message) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count++
-	b.letters = append(b.letters, &letter{Message: m, Number: b.count, Received: time.Now(), address: address})
-	if len(b.letters) > maxMessages {
-		b.letters = slices.Delete(b.letters, 0, 1)
+	b.mails = append(b.mails, &received{Message: m, Number: b.count, Received: time.Now(), address: address})
+	if len(b.mails) > maxMessages {
+		b.mails = slices.Delete(b.mails, 0, 1)
 	}
 	if b.arrived != nil {
 		close(b.arrived)
@@ -70,9 +69,9 @@ func (b *Mailbox) Send(ctx context.Context, m reset.Message) error {
 	return nil
 }
 
-// Wait returns the next message to an address that it has not returned before,
-// and waits for it if need be. Addresses are the same if their canonical forms
-// are. It fails when ctx is done first, and for what is no address.
+// Wait returns the oldest message to address that it has not returned before,
+// and waits for one to arrive. Addresses are compared in canonical form. Wait
+// fails if ctx ends first or address is not valid.
 func (b *Mailbox) Wait(ctx context.Context, address string) (reset.Message, error) {
 	canonical, err := reset.CanonicalAddress(address)
 	if err != nil {
@@ -91,14 +90,15 @@ func (b *Mailbox) Wait(ctx context.Context, address string) (reset.Message, erro
 	}
 }
 
-// fetch returns the next message, or what is closed when another one arrives.
+// fetch returns the next message, or a channel that is closed when another one
+// arrives.
 func (b *Mailbox) fetch(address string) (*reset.Message, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, l := range b.letters {
-		if !l.fetched && l.address == address {
-			l.fetched = true
-			return &l.Message, nil
+	for _, m := range b.mails {
+		if !m.fetched && m.address == address {
+			m.fetched = true
+			return &m.Message, nil
 		}
 	}
 	if b.arrived == nil {
@@ -107,13 +107,13 @@ func (b *Mailbox) fetch(address string) (*reset.Message, <-chan struct{}) {
 	return nil, b.arrived
 }
 
-// Messages returns all messages, the oldest first.
+// Messages returns all messages, oldest first.
 func (b *Mailbox) Messages() []reset.Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var messages []reset.Message
-	for _, l := range b.letters {
-		messages = append(messages, l.Message)
+	for _, m := range b.mails {
+		messages = append(messages, m.Message)
 	}
 	return messages
 }
@@ -123,13 +123,13 @@ var mailboxHTML string
 
 var mailboxPage = template.Must(template.New("mailbox").Parse(mailboxHTML))
 
-// mailboxPolicy also binds the messages that the page shows in frames: they
-// may have styles and pictures of their own, and nothing else.
+// mailboxPolicy also applies to the messages that the page shows in frames:
+// they may contain styles and pictures, and nothing else.
 const mailboxPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// ServeHTTP shows the mail, newest first. It can be mounted under any path:
-// its links are queries only.
+// ServeHTTP shows the mail, newest first. It can be mounted under any path,
+// since its links are queries only.
 func (b *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -155,37 +155,37 @@ func (b *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = page.WriteTo(w)
 }
 
-// A mailboxView is what the page shows.
+// A mailboxView is the data of the page.
 type mailboxView struct {
-	Letters []*letter // newest first
-	Open    *letter
-	Missing bool // there is no such mail
+	Mails   []*received // newest first
+	Open    *received
+	Missing bool // the requested mail does not exist
 }
 
-// view opens the letter with the given number, by default the newest. Letters
-// do not change once they have arrived, but for fetched.
+// view opens the mail with the given number, by default the newest. It reads
+// the mails unlocked: after their arrival only fetched changes.
 func (b *Mailbox) view(number string) mailboxView {
 	b.mu.Lock()
-	letters := slices.Clone(b.letters)
+	mails := slices.Clone(b.mails)
 	b.mu.Unlock()
 
-	slices.Reverse(letters)
-	v := mailboxView{Letters: letters}
+	slices.Reverse(mails)
+	v := mailboxView{Mails: mails}
 	if number == "" {
-		if len(letters) > 0 {
-			v.Open = letters[0]
+		if len(mails) > 0 {
+			v.Open = mails[0]
 		}
 		return v
 	}
-	for _, l := range letters {
-		if strconv.Itoa(l.Number) == number {
-			v.Open = l
+	for _, m := range mails {
+		if strconv.Itoa(m.Number) == number {
+			v.Open = m
 		}
 	}
 	v.Missing = v.Open == nil
 	return v
 }
 
-// Framed is the HTML part as a document whose links open in a new tab, since
-// the frame that it is shown in may lead nowhere.
-func (l *letter) Framed() string { return `<base target="_blank">` + l.HTML }
+// Framed returns the HTML part as a document whose links open in a new tab,
+// since the policy keeps the frame from going anywhere.
+func (m *received) Framed() string { return `<base target="_blank">` + m.HTML }

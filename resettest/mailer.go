@@ -11,12 +11,13 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// TestMailer tests what can be seen of a mailer from its sender's side. Each
-// subtest takes a sentence of the contract and a mailer from open, whose mail
-// system accepts mail to any address at example.com.
+// TestMailer tests a mailer as its caller sees it. Each subtest tests one
+// promise of reset.Mailer on a mailer from open, whose mail system accepts mail
+// to any address at example.com.
 //
-// What arrives there is left to the tests of the mailer: that a hostile field
-// becomes no header, that mail has one recipient, that a text survives.
+// TestMailer does not see what arrives. The mailer's own tests must show that a
+// hostile field becomes no header, that mail has one recipient and that a text
+// arrives unchanged.
 func TestMailer(t *testing.T, open func(t *testing.T) reset.Mailer) {
 	for _, s := range mailerSentences() {
 		t.Run(s.name, func(t *testing.T) {
@@ -44,7 +45,7 @@ type mailerCheck struct {
 	mailer reset.Mailer
 }
 
-// messages are one of each kind.
+// messages returns one message of each kind.
 func messages() []reset.Message {
 	return []reset.Message{{
 		ID: "00e36e9e2bd5000000000000000000a1", Kind: reset.MailReset, To: "user@example.com", Name: "Zoë 用户", Locale: "de",
@@ -112,8 +113,8 @@ func (c *mailerCheck) hostileAddress() {
 	}
 }
 
-// A field is refused or encoded. It is no failure: that would be tried again
-// until the mail expires.
+// A hostile field is refused or encoded. Any other error would be retried until
+// the mail expires.
 func (c *mailerCheck) hostileFields() {
 	for _, s := range []string{
 		"a\r\nBcc: other@example.com", "a\nBcc: other@example.com", "a\rBcc: other@example.com", "a\r\n\r\nbody",
@@ -144,5 +145,5 @@ func (c *mailerCheck) cancelled() {
 			c.Errorf("Send under a cancelled context gave the message up: %v", err)
 		}
 	}
-	c.send(messages()[0]) // nothing is spoilt
+	c.send(messages()[0]) // later mail is sent
 }

@@ -15,23 +15,23 @@ import (
 
 var _ reset.Store = (*MemStore)(nil)
 
-// claimTime is how long a claim lasts unless it is settled.
-const claimTime = 60 * time.Second
+// claimTimeout ends a claim whose outcome is not recorded.
+const claimTimeout = 60 * time.Second
 
-// A MemStore is a reset.Store in memory: the contract as a program, for tests
-// and to compare other stores with. Its zero value is ready for use. It does
-// not outlive the process and looks at every record for every call.
+// A MemStore is a reset.Store in memory, for tests and as a model to compare
+// other stores with. Its zero value is ready for use. Its records end with the
+// process, and each call reads all of them.
 type MemStore struct {
-	// UsersElsewhere says that the users are not in the same database; see
-	// reset.Store.Redeem. Otherwise apply is taken to undo what it did when it
-	// fails. It must be set before the store is used.
+	// UsersElsewhere selects the mode "users elsewhere" of reset.Store. In the
+	// default mode, "one transaction", an apply that fails must itself undo its
+	// changes. It must be set before the store is used.
 	UsersElsewhere bool
 
 	mu          sync.Mutex
 	activations map[reset.Hash]*activation
 	mails       map[reset.ID]*reset.Mail
 	claims      map[string]*claim        // by user
-	redeeming   map[string]chan struct{} // by user; closed when apply and what follows it are over
+	redeeming   map[string]chan struct{} // by user; closed when Redeem ends
 }
 
 type activation struct {
@@ -54,7 +54,7 @@ func (s *MemStore) Enqueue(ctx context.Context, m reset.Mail) error {
 	}
 	defer s.mu.Unlock()
 	if s.mails[m.ID] != nil {
-		return fmt.Errorf("resettest: mail %v exists", m.ID)
+		return fmt.Errorf("resettest: enqueue: mail %v exists", m.ID)
 	}
 	s.add(m)
 	return nil
@@ -63,7 +63,7 @@ func (s *MemStore) Enqueue(ctx context.Context, m reset.Mail) error {
 // Issue implements reset.Store.
 func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 	if max < 1 {
-		return fmt.Errorf("resettest: at most %d requests", max)
+		return fmt.Errorf("resettest: issue: max is %d, less than 1", max)
 	}
 	if err := s.beginFor(ctx, a.UserID); err != nil {
 		return err
@@ -78,10 +78,10 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 		return &reset.LimitError{RetryAfter: wait}
 	}
 	if s.activations[a.Hash] != nil {
-		return errors.New("resettest: activation exists")
+		return errors.New("resettest: issue: activation exists")
 	}
 	if m != nil && !leased && s.mails[m.ID] != nil {
-		return fmt.Errorf("resettest: mail %v exists", m.ID)
+		return fmt.Errorf("resettest: issue: mail %v exists", m.ID)
 	}
 
 	a.Expires = millis(a.Expires)
@@ -96,16 +96,16 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	return nil
 }
 
-// holds reports whether m is held under its lease and may be the user's.
+// holds reports whether m is still held under its lease and can be bound to the
+// user.
 func (s *MemStore) holds(m *reset.Mail, userID string) bool {
 	queued := s.mails[m.ID]
 	return queued != nil && queued.Lease == m.Lease &&
 		queued.Kind == reset.MailReset && (queued.UserID == "" || queued.UserID == userID)
 }
 
-// wait returns how long it takes until fewer than max requests of a user are
-// live; zero if that is so now. What is claimed counts, since it may be given
-// back.
+// wait returns the time until fewer than max requests of a user are live, zero
+// if they are now. Claimed requests count, since the claim may be given back.
 func (s *MemStore) wait(now time.Time, userID string, max int) time.Duration {
 	requests := make(map[reset.ID]time.Time)
 	for _, a := range s.activations {
@@ -125,7 +125,7 @@ func (s *MemStore) wait(now time.Time, userID string, max int) time.Duration {
 	return ends[over].Sub(now)
 }
 
-// holdsClaim reports whether a claim can still be settled.
+// holdsClaim reports whether a claim is still open.
 func (s *MemStore) holdsClaim(now time.Time, userID string, c *claim) bool {
 	return s.claims[userID] == c && now.Before(c.until)
 }
@@ -154,8 +154,8 @@ func (s *MemStore) Find(ctx context.Context, now time.Time, h reset.Hash) (reset
 
 // Redeem implements reset.Store.
 //
-// apply may call every method, except that for the same user it may call only
-// Find and Revoke, with the context that it was given.
+// apply may call any method with its own context. For the same user it may call
+// only Find and Revoke.
 func (s *MemStore) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	if s.UsersElsewhere {
 		return s.redeemElsewhere(ctx, millis(now), a, notification, apply)
@@ -163,15 +163,15 @@ func (s *MemStore) Redeem(ctx context.Context, now time.Time, a reset.Activation
 	return s.redeemHere(ctx, millis(now), a, notification, apply)
 }
 
-// redeemHere makes every other call for the user wait until apply is over, as
-// a lock in a database would.
+// redeemHere makes other calls for the user wait until apply has returned, as a
+// lock in a database does.
 func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	over, err := s.lockUser(ctx, now, a)
 	if err != nil {
 		return err
 	}
 	done := false
-	defer func() { // whether apply returns or panics
+	defer func() { // also if apply panics
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if done {
@@ -205,7 +205,7 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 	if err != nil {
 		return err
 	}
-	settle := func() {} // a panic leaves the activations used up
+	settle := func() {} // after a panic the activations are never live again
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -214,7 +214,7 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 			delete(s.claims, a.UserID)
 		}
 	}()
-	err = apply(context.WithoutCancel(ctx)) // what is claimed would be lost
+	err = apply(context.WithoutCancel(ctx)) // a cancelled apply would lose the claimed activations
 	var refused *reset.PasswordError
 	switch {
 	case err == nil:
@@ -235,7 +235,7 @@ func (s *MemStore) claim(ctx context.Context, now time.Time, a reset.Activation)
 	if held != nil && now.Before(held.until) || !s.redeemable(now, a) {
 		return nil, reset.ErrInvalidActivation
 	}
-	c := &claim{until: now.Add(claimTime)}
+	c := &claim{until: now.Add(claimTimeout)}
 	s.claims[a.UserID] = c
 	for _, other := range s.activations {
 		if other.UserID == a.UserID && other.live(now) {
@@ -266,7 +266,7 @@ func (s *MemStore) finish(userID string, notification reset.Mail) {
 // Revoke implements reset.Store.
 func (s *MemStore) Revoke(ctx context.Context, userID string) error {
 	if s.inside(ctx, userID) {
-		return nil // apply's success does it anyway, its failure would undo it
+		return nil // a success of apply revokes anyway, a failure undoes it
 	}
 	if err := s.beginFor(ctx, userID); err != nil {
 		return err
@@ -385,10 +385,10 @@ func (s *MemStore) begin(ctx context.Context) error {
 	return nil
 }
 
-// beginFor starts a transaction once no Redeem of the user is at work.
+// beginFor starts a transaction once no Redeem of the user is running.
 func (s *MemStore) beginFor(ctx context.Context, userID string) error {
 	if s.inside(ctx, userID) {
-		return errors.New("resettest: not to be called from apply for the same user")
+		return errors.New("resettest: called from apply for the same user")
 	}
 	for {
 		if err := s.begin(ctx); err != nil {
@@ -406,7 +406,7 @@ func (s *MemStore) beginFor(ctx context.Context, userID string) error {
 	}
 }
 
-// insideKey is the context key of the user whose apply is at work in a store.
+// insideKey is the context key of the user whose apply a store is running.
 type insideKey struct{ *MemStore }
 
 func (s *MemStore) inside(ctx context.Context, userID string) bool {
@@ -419,7 +419,7 @@ func (s *MemStore) add(m reset.Mail) {
 	s.mails[m.ID] = &m
 }
 
-// millis truncates to the precision of a store.
+// millis truncates t to the precision of a store.
 func millis(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }

@@ -33,7 +33,7 @@ func issue(t *testing.T, s reset.Store, user byte) reset.Activation {
 	return a
 }
 
-// A host's SetPassword may well ask the store, or revoke, as it does where a
+// A host's SetPassword may read the store, and may revoke as it does when a
 // password is changed by other means.
 func TestMemStoreInsideApply(t *testing.T) {
 	s := new(resettest.MemStore)
@@ -67,11 +67,11 @@ func TestMemStoreInsideApply(t *testing.T) {
 		}
 	}
 	if _, err := s.Find(t.Context(), now, b.Hash); !errors.Is(err, reset.ErrInvalidActivation) {
-		t.Errorf("Find of what was revoked inside apply: %v", err)
+		t.Errorf("Find of an activation that was revoked inside apply: %v", err)
 	}
 }
 
-// What concerns the user of a Redeem waits for it, for as long as it may.
+// A call for the user of a running Redeem waits until that ends, or its context.
 func TestMemStoreWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(resettest.MemStore)
@@ -120,7 +120,7 @@ func TestMemStoreRefuses(t *testing.T) {
 	a := issue(t, s, 'a')
 	for _, max := range []int{0, -1} {
 		if err := s.Issue(t.Context(), now, a, max, nil); err == nil || errors.Is(err, reset.ErrTooManyRequests) {
-			t.Errorf("Issue with max %d: got error %v, want one that is no limit", max, err)
+			t.Errorf("Issue with max %d: got error %v, want one that is no *LimitError", max, err)
 		}
 	}
 }

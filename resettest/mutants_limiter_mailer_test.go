@@ -31,7 +31,7 @@ func TestLimiterMutants(t *testing.T) {
 }
 
 func limiterMutants(n int, period time.Duration) []mutant[func() limiterFunc] {
-	// changed tells another wait.
+	// changed returns another error for a refused call.
 	changed := func(change func(wait time.Duration) error) func() limiterFunc {
 		return func() limiterFunc {
 			l := reset.NewMemoryLimiter(n, period)
@@ -123,7 +123,7 @@ func TestMailerMutants(t *testing.T) {
 
 func mailerMutants() []mutant[func() mailerFunc] {
 	failure := errors.New("send failed")
-	// failing fails where the condition holds.
+	// failing fails if the condition holds.
 	failing := func(condition func(ctx context.Context, m reset.Message) bool) func() mailerFunc {
 		return func() mailerFunc {
 			var b Mailbox
@@ -182,14 +182,14 @@ func mailerMutants() []mutant[func() mailerFunc] {
 				return nil
 			}
 		}, []string{"cancelled"}},
-		{"a cancelled call spoils the next", func() mailerFunc {
+		{"a cancelled call breaks the next", func() mailerFunc {
 			var b Mailbox
-			spoilt := false
+			broken := false
 			return func(ctx context.Context, m reset.Message) error {
-				if spoilt {
+				if broken {
 					return failure
 				}
-				spoilt = ctx.Err() != nil
+				broken = ctx.Err() != nil
 				return b.Send(ctx, m)
 			}
 		}, []string{"cancelled"}},

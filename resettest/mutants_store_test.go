@@ -44,13 +44,13 @@ func TestStoreMutants(t *testing.T) {
 	}
 }
 
-// A broken store has a fault in each method that is replaced.
+// A broken store is a MemStore with a fault.
 type broken struct {
 	*FaultStore
 	mem *MemStore
 }
 
-// locked runs f with the store's records to itself.
+// locked runs f while no other call uses the store's records.
 func (b *broken) locked(f func()) {
 	_ = b.mem.begin(context.Background())
 	defer b.mem.mu.Unlock()
@@ -69,7 +69,7 @@ func (b *broken) liveOf(now time.Time, userID string) (live []*activation) {
 	return live
 }
 
-// yield lets others go first.
+// yield lets other goroutines run.
 func yield() {
 	for range 200 {
 		runtime.Gosched()
@@ -112,7 +112,7 @@ func generalMutants() []storeMutant {
 	}
 	padSpace := func(s string) string { return strings.TrimRight(s, " ") }
 	return []storeMutant{
-		{"a clock of its own", func(b *broken) {
+		{"its own clock", func(b *broken) {
 			b.FindFunc = func(ctx context.Context, _ time.Time, h reset.Hash) (reset.Activation, error) {
 				return b.mem.Find(ctx, time.Now(), h)
 			}
@@ -205,7 +205,7 @@ func issueMutants() []storeMutant {
 				return b.mem.Issue(ctx, now.Add(-lifetime), a, max, m)
 			}
 		}, []string{"Issue/counts the live", "Issue/RetryAfter"}},
-		{"the wait is for all to expire", func(b *broken) {
+		{"RetryAfter waits for all to expire", func(b *broken) {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				err := b.mem.Issue(ctx, now, a, max, m)
 				var limit *reset.LimitError
@@ -281,7 +281,7 @@ func issueMutants() []storeMutant {
 				return err
 			}
 		}, []string{"Issue/lost lease", "Issue/mail of another user", "Redeem/leased mails"}},
-		{"the lease is taken from its new holder", func(b *broken) {
+		{"a lost lease is taken back", func(b *broken) {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
 					if m != nil && b.mem.mails[m.ID] != nil {
@@ -327,7 +327,7 @@ func issueMutants() []storeMutant {
 				return err
 			}
 		}, []string{"Issue/renews", "Issue/joins"}},
-		{"one look at an activation", func(b *broken) {
+		{"Find uses the activation up", func(b *broken) {
 			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 				a, err := b.mem.Find(ctx, now, h)
 				b.locked(func() { delete(b.mem.activations, h) })
@@ -352,7 +352,7 @@ func issueMutants() []storeMutant {
 }
 
 func redeemMutants() []storeMutant {
-	// after changes the store when a Redeem has succeeded.
+	// after changes the store once a Redeem has succeeded.
 	after := func(change func(b *broken, now time.Time, a reset.Activation, before *MemStore)) func(b *broken) {
 		return func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
@@ -389,7 +389,7 @@ func redeemMutants() []storeMutant {
 		}
 	}
 	return []storeMutant{
-		{"apply before the look", func(b *broken) {
+		{"apply before the check", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := apply(ctx)
 				return b.mem.Redeem(ctx, now, a, notification, func(context.Context) error { return err })
@@ -454,7 +454,7 @@ func redeemMutants() []storeMutant {
 				return err
 			}
 		}), []string{"Redeem/panic", "Redeem/undone by a panic"}},
-		{"apply gets a context from nowhere", wrap(func(apply func(context.Context) error) func(context.Context) error {
+		{"apply gets another context", wrap(func(apply func(context.Context) error) func(context.Context) error {
 			return func(context.Context) error { return apply(anyContext) }
 		}), []string{"Redeem/context"}},
 		{"other requests outlive Revoke", spare(isNotification, func(a *activation) bool { return a.Request[15]%2 == 0 }), []string{"Revoke/activations"}},
@@ -474,7 +474,7 @@ func redeemMutants() []storeMutant {
 }
 
 func mailMutants() []storeMutant {
-	// leased changes the mails as they are stored after a Lease.
+	// leased changes the stored mails after a Lease.
 	leased := func(change func(m, before *reset.Mail)) func(b *broken) {
 		return func(b *broken) {
 			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
@@ -926,7 +926,7 @@ func raceMutants() []storeMutant {
 				return nil
 			}
 		}, []string{"Race/Enqueue"}},
-		{"apply before a last look", func(b *broken) {
+		{"apply before the last check", func(b *broken) {
 			ended := make(chan struct{}, 3*rounds) // Redeem waits for the other call
 			b.RevokeFunc = func(ctx context.Context, userID string) error {
 				defer func() { ended <- struct{}{} }()
@@ -975,7 +975,7 @@ func raceMutants() []storeMutant {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				err := b.mem.Issue(ctx, now, a, max, nil)
 				if err == nil {
-					b.locked(func() { b.mem.revoke(a.UserID) }) // whoever comes between
+					b.locked(func() { b.mem.revoke(a.UserID) }) // a call between the two
 					err = b.mem.Enqueue(ctx, *m)
 				}
 				return err
@@ -986,7 +986,7 @@ func raceMutants() []storeMutant {
 
 func undoMutants() []storeMutant {
 	return []storeMutant{
-		{"users taken to be elsewhere", func(b *broken) {
+		{"the mode is users elsewhere", func(b *broken) {
 			b.mem.UsersElsewhere = true
 		}, []string{"Redeem/undone by an error", "Redeem/undone by a panic", "Redeem/the next one succeeds"}},
 		{"mails are lost though apply fails", func(b *broken) {
@@ -1007,7 +1007,7 @@ func undoMutants() []storeMutant {
 }
 
 func claimMutants() []storeMutant {
-	// unclaimed is Redeem without any claim, with an end of its own.
+	// unclaimed is a Redeem without a claim.
 	unclaimed := func(b *broken) {
 		b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 			if _, err := b.mem.Find(ctx, now, a.Hash); err != nil {
@@ -1020,7 +1020,7 @@ func claimMutants() []storeMutant {
 			return nil
 		}
 	}
-	// settled judges what apply returned in another way.
+	// settled replaces the error that apply returned.
 	settled := func(judge func(b *broken, ctx context.Context, a reset.Activation, err error) error) func(b *broken) {
 		return func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
@@ -1032,7 +1032,7 @@ func claimMutants() []storeMutant {
 	}
 	gone := errors.New("claim is gone")
 	return []storeMutant{
-		{"no claim", unclaimed, []string{"Claim/not live", "Claim/one at a time", "Claim/used up by an error", "Claim/used up by a panic"}},
+		{"no claim", unclaimed, []string{"Claim/not live", "Claim/one at a time", "Claim/lost by an error", "Claim/lost by a panic"}},
 		{"claimed ones count", func(b *broken) {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
 				b.locked(func() {
@@ -1049,7 +1049,7 @@ func claimMutants() []storeMutant {
 				}
 				return b.mem.Issue(ctx, now, a, max, m)
 			}
-		}, []string{"Claim/used up by an error"}},
+		}, []string{"Claim/lost by an error"}},
 		{"claimed ones do not count", func(b *broken) {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
 				b.locked(func() {
@@ -1114,7 +1114,7 @@ func claimMutants() []storeMutant {
 			}
 			return nil
 		}), []string{"Claim/gives back", "Claim/ends when settled", "Claim/gives back when cancelled"}},
-		{"a refused password uses up", settled(func(_ *broken, _ context.Context, _ reset.Activation, err error) error {
+		{"a refused password gives nothing back", settled(func(_ *broken, _ context.Context, _ reset.Activation, err error) error {
 			var refused *reset.PasswordError
 			if errors.As(err, &refused) {
 				return gone
@@ -1127,7 +1127,7 @@ func claimMutants() []storeMutant {
 			}
 			return err
 		}), []string{"Claim/gives back when cancelled"}},
-		{"what was revoked is given back", func(b *broken) {
+		{"revoked activations are given back", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				claimed := b.liveOf(now, a.UserID)
 				err := b.mem.Redeem(ctx, now, a, notification, apply)
@@ -1141,7 +1141,7 @@ func claimMutants() []storeMutant {
 				return err
 			}
 		}, []string{"Claim/revoked are not given back"}},
-		{"what was used up is given back", func(b *broken) {
+		{"lost activations are given back", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if errors.Is(err, reset.ErrNotChanged) {
@@ -1161,7 +1161,7 @@ func claimMutants() []storeMutant {
 				return errors.Join(err, reset.ErrNotChanged)
 			}
 			return nil
-		}), []string{"Claim/used up by an error", "Cancel/failing apply"}},
+		}), []string{"Claim/lost by an error", "Cancel/failing apply"}},
 		{"a panic gives back", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				var p any
@@ -1176,8 +1176,8 @@ func claimMutants() []storeMutant {
 				}
 				return err
 			}
-		}, []string{"Claim/used up by a panic"}},
-		{"what a crash left claimed is live again", func(b *broken) {
+		}, []string{"Claim/lost by a panic"}},
+		{"claimed activations are live again after a crash", func(b *broken) {
 			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 				b.locked(func() {
 					if a := b.mem.activations[h]; a != nil && a.claim != nil && !now.Before(a.claim.until) {
@@ -1186,7 +1186,7 @@ func claimMutants() []storeMutant {
 				})
 				return b.mem.Find(ctx, now, h)
 			}
-		}, []string{"Claim/used up by a crash", "Claim/not live"}},
+		}, []string{"Claim/lost by a crash", "Claim/not live"}},
 		{"several claims at a time", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				b.locked(func() { delete(b.mem.claims, a.UserID) })
@@ -1197,18 +1197,18 @@ func claimMutants() []storeMutant {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
-					b.locked(func() { b.mem.claims[a.UserID] = &claim{until: now.Add(claimTime)} })
+					b.locked(func() { b.mem.claims[a.UserID] = &claim{until: now.Add(claimTimeout)} })
 				}
 				return err
 			}
 		}, []string{"Claim/ends when settled"}},
 		{"a claim lasts for two minutes", func(b *broken) {
 			b.RedeemFunc = lastingClaims(b, 2*time.Minute)
-		}, []string{"Claim/ends after 60 s", "Claim/used up by a crash"}},
+		}, []string{"Claim/ends after 60 s", "Claim/lost by a crash"}},
 		{"a claim lasts for half a minute", func(b *broken) {
 			b.RedeemFunc = lastingClaims(b, 30*time.Second)
 		}, []string{"Claim/ends after 60 s"}},
-		{"whoever ends takes the claim along", func(b *broken) {
+		{"a late end ends the later claim", func(b *broken) {
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				err := b.mem.Redeem(ctx, now, a, notification, apply)
 				if !errors.Is(err, reset.ErrInvalidActivation) {
@@ -1223,7 +1223,7 @@ func claimMutants() []storeMutant {
 				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Claim/not by Purge"}},
-		{"Purge takes the claimed", func(b *broken) {
+		{"Purge removes claimed activations", func(b *broken) {
 			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.claim != nil })
@@ -1234,7 +1234,7 @@ func claimMutants() []storeMutant {
 	}
 }
 
-// lastingClaims is Redeem with claims that last for d.
+// lastingClaims returns a Redeem whose claims last for d.
 func lastingClaims(b *broken, d time.Duration) func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
 	return func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 		return b.mem.Redeem(ctx, now, a, notification, func(ctx context.Context) error {

@@ -8,27 +8,26 @@ import (
 	"testing"
 )
 
-// These tests are inside of the package because a sentence that must fail is
-// taken without its *testing.T, and because they break a MemStore where it
-// keeps its records.
+// These tests are inside the package because a check that must fail runs
+// without its *testing.T, and because they change the records of a MemStore.
 
-// A mutant has one fault; caught are the sentences that must notification. S is what
-// makes one.
+// A mutant has one fault, which each check named in caught must detect. S makes
+// the implementation that has it.
 type mutant[S any] struct {
 	name   string
 	fault  S
 	caught []string
 }
 
-// A specimen is what a sentence is about, and how to let it look at a mutant.
+// A specimen is a suite with its mutants. check prepares a check of one mutant.
 type specimen[S, C any] struct {
 	sentences []sentence[C]
 	mutants   []mutant[S]
 	check     func(t testing.TB, fault S) C
 }
 
-// prove shows that each mutant is noticed, and that no sentence is idle: each
-// must notification one.
+// prove shows that every mutant is detected, and that no check is idle: each
+// must detect one.
 func (s specimen[S, C]) prove(t *testing.T) {
 	checks := make(map[string]func(C))
 	for _, sentence := range s.sentences {
@@ -44,17 +43,17 @@ func (s specimen[S, C]) prove(t *testing.T) {
 				}
 				attempts := 1
 				if strings.HasPrefix(name, "Race/") {
-					attempts = 100 // a mutant may win a race
+					attempts = 100 // a mutant may be lucky
 				}
-				noticed := false
+				detected := false
 				for range attempts {
 					r := &recorder{TB: t}
 					r.run(func() { checks[name](s.check(r, m.fault)) })
-					if noticed = r.Failed(); noticed {
+					if detected = r.Failed(); detected {
 						break
 					}
 				}
-				if !noticed {
+				if !detected {
 					t.Errorf("%s does not notice", name)
 				}
 			}
@@ -67,7 +66,7 @@ func (s specimen[S, C]) prove(t *testing.T) {
 	}
 }
 
-// A recorder keeps failures from the test that it stands in for.
+// A recorder records failures instead of reporting them to its test.
 type recorder struct {
 	testing.TB
 	mu       sync.Mutex
@@ -75,7 +74,7 @@ type recorder struct {
 	cleanups []func()
 }
 
-// run calls f in a goroutine, which Fatalf can end.
+// run calls f in a goroutine of its own, which Fatalf can end.
 func (r *recorder) run(f func()) {
 	var wg sync.WaitGroup
 	wg.Go(f)

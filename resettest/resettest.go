@@ -1,10 +1,11 @@
-// Package resettest tests implementations of the interfaces of package reset,
-// and has stand-ins for tests of hosts.
+// Package resettest has test suites for implementations of the interfaces of
+// package reset, and stand-ins for the tests of hosts.
 //
 // [TestStore], [TestStoreElsewhere], [TestLimiter] and [TestMailer] have a
-// subtest for every sentence of a contract. [MemStore] is a store and [Mailbox]
-// a mailer, both in memory: with them a host can test its wiring from the form
-// to the changed password without a database or a mail server.
+// subtest for each promise in the doc comment of an interface, and quote it when
+// it is broken. [MemStore] is a store and [Mailbox] a mailer, both in memory:
+// with them a host tests its wiring, from the form to the changed password,
+// without a database or a mail server. [FaultStore] makes a store fail.
 package resettest
 
 import (
@@ -13,14 +14,15 @@ import (
 	"testing"
 )
 
-// A sentence of a contract, and how to see that it is kept.
+// A sentence is a promise of an interface and the check of it. quote stands in
+// the interface's doc comment.
 type sentence[T any] struct {
 	name  string
 	quote string
 	check func(T)
 }
 
-// cite adds the sentence to the log of a test that failed.
+// cite logs the quote if the test fails.
 func cite(t *testing.T, quote string) {
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -50,7 +52,7 @@ func catch(f func()) (p any) {
 	return nil
 }
 
-// canceled returns a context that is over.
+// canceled returns a context that has ended.
 func canceled(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()

@@ -14,24 +14,22 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// TestStore tests a store that is in the same database as the users. Each
-// subtest takes a sentence of the contract and a store from open, which must
-// be empty and of no use to anybody else. Whether the store is shut down
-// afterwards is for open to arrange, with t.Cleanup.
+// TestStore tests a store in the mode "one transaction". Each subtest tests one
+// promise of reset.Store on a store from open, which must be empty and used by
+// nothing else. If the store must be closed, open does so in t.Cleanup.
 //
-// It looks at what a cancelled call has done as soon as the call returns. A
-// store whose server may still be at it by then is to be wrapped in one that
-// waits for that.
+// TestStore reads what a cancelled call has done as soon as the call returns. A
+// server may still be working then: wrap such a store in a FaultStore whose
+// After waits until it has finished.
 //
-// What only a second handle, a query or a crash could show is left to the
-// tests of the store: that its promises hold between processes, that they
-// survive a restart, that apply is inside of the transaction.
+// TestStore uses one handle and no query. The store's own tests must show that
+// its promises hold between processes and after a restart, and that apply runs
+// inside the transaction.
 func TestStore(t *testing.T, open func(t *testing.T) reset.Store) {
 	testStore(t, open, false)
 }
 
-// TestStoreElsewhere is TestStore for a store that was told that the users are
-// not in its database.
+// TestStoreElsewhere is TestStore for a store in the mode "users elsewhere".
 func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
 	testStore(t, open, true)
 }
@@ -58,7 +56,7 @@ func storeSentences(elsewhere bool) []storeSentence {
 	)
 }
 
-// start is when most checks begin: a store must not care what the time is.
+// start is when most checks begin: any time will do for a store.
 var start = time.Date(2001, 2, 3, 4, 5, 6, 789e6, time.UTC)
 
 // at returns the time after start.
@@ -69,13 +67,13 @@ const (
 	// Records of a check expire after an hour, notifications after a day.
 	lifetime             = time.Hour
 	notificationLifetime = 24 * time.Hour
-	// late is when everything that was leased can be leased again and nothing
-	// has expired.
+	// late is a time when every lease of a check has ended and nothing has
+	// expired.
 	late = 59 * time.Minute
 )
 
-// A storeCheck is one look at one store. Its methods end the test where one of
-// the store's fails that should not.
+// A storeCheck is one check of one store. Its methods end the test if a call of
+// the store fails that must succeed.
 type storeCheck struct {
 	testing.TB
 	store     reset.Store
@@ -93,7 +91,7 @@ func (c *storeCheck) hash() reset.Hash {
 	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, c.last.Add(1)))
 }
 
-// activation returns one of a new request.
+// activation returns an activation of a new request.
 func (c *storeCheck) activation(userID string) reset.Activation {
 	return reset.Activation{
 		Hash: c.hash(), Request: c.id(), UserID: userID, Email: userID + "@example.com", Expires: at(lifetime),
@@ -106,7 +104,7 @@ func (c *storeCheck) sibling(a reset.Activation) reset.Activation {
 	return a
 }
 
-// activationFor returns one that redeems the request of m.
+// activationFor returns an activation of the request of m.
 func (c *storeCheck) activationFor(m reset.Mail, userID string) reset.Activation {
 	a := c.activation(userID)
 	a.Request, a.Expires = m.ID, m.Expires
@@ -149,7 +147,7 @@ func (c *storeCheck) issue(now time.Time, a reset.Activation, max int, m *reset.
 	}
 }
 
-// issued issues a request at the start, without mail, and returns its activation.
+// issued issues a request without mail at start and returns its activation.
 func (c *storeCheck) issued(userID string) reset.Activation {
 	c.Helper()
 	a := c.activation(userID)
@@ -157,7 +155,7 @@ func (c *storeCheck) issued(userID string) reset.Activation {
 	return a
 }
 
-// issuedWithMail is like issued, with a mail that is bound to the user.
+// issuedWithMail is issued with a mail that is bound to the user.
 func (c *storeCheck) issuedWithMail(userID string) (reset.Activation, reset.Mail) {
 	c.Helper()
 	a := c.activation(userID)
@@ -182,7 +180,7 @@ func (c *storeCheck) lease(now, until time.Time, n int) []reset.Mail {
 	return mails
 }
 
-// leaseOne leases the only mail that is due.
+// leaseOne leases the one mail that is due.
 func (c *storeCheck) leaseOne(now, until time.Time) reset.Mail {
 	c.Helper()
 	mails := c.lease(now, until, 10)
@@ -199,7 +197,7 @@ func (c *storeCheck) settle(done ...reset.Settlement) {
 	}
 }
 
-// redeem succeeds.
+// redeem redeems a, which must succeed.
 func (c *storeCheck) redeem(now time.Time, a reset.Activation, notification reset.Mail) {
 	c.Helper()
 	if calls, err := c.tryRedeem(now, a, notification, nil); err != nil || calls != 1 {
@@ -216,7 +214,7 @@ func (c *storeCheck) tryRedeem(now time.Time, a reset.Activation, notification r
 	return calls, err
 }
 
-// wantRefused tries to redeem what is not live.
+// wantRefused redeems a, which must not be live.
 func (c *storeCheck) wantRefused(now time.Time, a reset.Activation) {
 	c.Helper()
 	calls, err := c.tryRedeem(now, a, c.notification(a.UserID), nil)
@@ -276,7 +274,7 @@ func (c *storeCheck) wantDead(now time.Time, activations ...reset.Activation) {
 	}
 }
 
-// leaseAll leases all that is due. Whoever counts mail so has leased it.
+// leaseAll leases and returns all mail that is due.
 func (c *storeCheck) leaseAll(now, until time.Time) []reset.Mail {
 	c.Helper()
 	var all []reset.Mail
@@ -287,13 +285,12 @@ func (c *storeCheck) leaseAll(now, until time.Time) []reset.Mail {
 		}
 		all = append(all, mails...)
 		if len(all) > 10_000 {
-			c.Fatalf("Lease at %s does not come to an end", clock(now))
+			c.Fatalf("Lease at %s returned over 10,000 mails", clock(now))
 		}
 	}
 }
 
-// wantMails leases all that is due, for a minute, and compares what identifies
-// a mail.
+// wantMails leases all mail that is due, for a minute, and compares its facts.
 func (c *storeCheck) wantMails(now time.Time, want ...reset.Mail) {
 	c.Helper()
 	got := c.leaseAll(now, now.Add(time.Minute))
@@ -301,7 +298,7 @@ func (c *storeCheck) wantMails(now time.Time, want ...reset.Mail) {
 	for _, g := range got {
 		i := slices.IndexFunc(missing, func(m reset.Mail) bool { return m.ID == g.ID })
 		if i < 0 {
-			c.Errorf("at %s: a mail that should not be there, or twice: %+v", clock(now), g)
+			c.Errorf("at %s: unexpected or repeated mail %+v", clock(now), g)
 			continue
 		}
 		if w := missing[i]; !equalFacts(g, w) {
@@ -321,7 +318,7 @@ func (c *storeCheck) wantIs(op string, err, want error) {
 	}
 }
 
-// wantLimit checks what Issue says when the cap is reached.
+// wantLimit checks the error of an Issue over the cap.
 func (c *storeCheck) wantLimit(err error, retryAfter time.Duration) {
 	c.Helper()
 	var limit *reset.LimitError
@@ -345,7 +342,7 @@ func (c *storeCheck) count(now time.Time, activations []reset.Activation) (n int
 	return n
 }
 
-// clock writes a time as an offset from the start.
+// clock formats a time as an offset from start.
 func clock(t time.Time) string {
 	d := t.Sub(start)
 	if d < -365*24*time.Hour || d > 365*24*time.Hour {
@@ -360,7 +357,7 @@ func equalActivations(a, b reset.Activation) bool {
 	return same && a == b
 }
 
-// equalFacts leaves out what a lease changes.
+// equalFacts compares all fields that a lease does not change.
 func equalFacts(a, b reset.Mail) bool {
 	same := a.Expires.Equal(b.Expires)
 	for _, m := range []*reset.Mail{&a, &b} {

@@ -27,8 +27,8 @@ func cancelSentences() []storeSentence {
 	}
 }
 
-// A fuse is a context that is cancelled when it is looked at for the n-th
-// time. With n = 1, 2, 3, … it stops a method wherever that can be stopped.
+// A fuse is a context that is cancelled when it is read for the n-th time. With
+// n = 1, 2, 3, … it stops a method at each point where the method can stop.
 type fuse struct {
 	context.Context
 	left atomic.Int64
@@ -51,12 +51,12 @@ func (f *fuse) burn() {
 	}
 }
 
-// sweep calls f under contexts that are cancelled ever later, first of all at
-// once, until one outlasts the call. Each call gets a name of its own, for a
-// user or an address.
+// sweep calls f under contexts that are cancelled later and later, the first
+// before the call, until one outlasts the call. Each call gets its own name for
+// a user or an address. The last call succeeds.
 //
-// What a cancelled call has done may show only after it has returned: it is to
-// be looked at when all calls are over. The last one has succeeded.
+// The effect of a cancelled call may show only after it has returned: check it
+// after the sweep.
 func (c *storeCheck) sweep(f func(ctx context.Context, name string)) {
 	for n, step := int64(1), int64(1); n < 1000; n += step {
 		if n > 12 {
@@ -77,22 +77,22 @@ func (c *storeCheck) sweep(f func(ctx context.Context, name string)) {
 	}
 }
 
-// isVerdict reports whether err tells what the store holds. A call that was
-// stopped does not know.
+// isVerdict reports whether err describes what the store holds, which a call
+// that was stopped has not read.
 func isVerdict(err error) bool {
 	return errors.Is(err, reset.ErrInvalidActivation) || errors.Is(err, reset.ErrGone) || errors.Is(err, reset.ErrTooManyRequests)
 }
 
-// wantAllOrNothing checks how many of what belongs together is there.
+// wantAllOrNothing checks how many of the effects of one call took place.
 func (c *storeCheck) wantAllOrNothing(op string, err error, got, all int) {
 	c.Helper()
 	switch {
 	case err == nil && got != all:
-		c.Errorf("%s succeeded, and did %d of %d things", op, got, all)
+		c.Errorf("%s succeeded with %d of %d effects", op, got, all)
 	case got != 0 && got != all:
-		c.Errorf("%s was cancelled (%v) and did %d of %d things", op, err, got, all)
+		c.Errorf("%s was cancelled (%v) with %d of %d effects", op, err, got, all)
 	case err != nil && isVerdict(err):
-		c.Errorf("%s was cancelled and says %v", op, err)
+		c.Errorf("%s was cancelled and returned the verdict %v", op, err)
 	}
 }
 
@@ -106,7 +106,7 @@ func (c *storeCheck) drain() []reset.Mail {
 	return mails
 }
 
-// byAddress counts mails.
+// byAddress counts mails by address.
 func byAddress(mails []reset.Mail) map[string]int {
 	n := make(map[string]int)
 	for _, m := range mails {
@@ -171,9 +171,9 @@ func (c *storeCheck) cancelRedeem() {
 		err   error
 		calls int
 	}
-	results := make(map[*story]result)
+	results := make(map[*fixture]result)
 	c.sweep(func(ctx context.Context, user string) {
-		s := c.story(user)
+		s := c.fixture(user)
 		calls := 0
 		err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
 			calls++
@@ -188,7 +188,7 @@ func (c *storeCheck) cancelRedeem() {
 }
 
 func (c *storeCheck) cancelApply() {
-	s := c.story("a")
+	s := c.fixture("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	calls := 0
@@ -202,7 +202,7 @@ func (c *storeCheck) cancelApply() {
 }
 
 func (c *storeCheck) cancelFailingApply() {
-	s := c.story("a")
+	s := c.fixture("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	err := c.store.Redeem(ctx, start, s.activations[0], c.notification("a"), func(context.Context) error {
@@ -211,15 +211,15 @@ func (c *storeCheck) cancelFailingApply() {
 	})
 	c.wantIs("Redeem", err, context.Canceled)
 	if c.elsewhere {
-		s.wantUsedUp(start)
+		s.wantLost(start)
 	} else {
 		s.wantUntouched(start)
 	}
 }
 
-// wantConsistent checks a Redeem that was cancelled somewhere, with an apply
-// that succeeds if it is called. mails are all that are left.
-func (s *story) wantConsistent(mails []reset.Mail, err error, calls int) {
+// wantConsistent checks a Redeem that was cancelled at some point and whose
+// apply succeeds if it is called. mails are all that are queued afterwards.
+func (s *fixture) wantConsistent(mails []reset.Mail, err error, calls int) {
 	s.Helper()
 	has := func(want reset.Mail) bool {
 		return slices.ContainsFunc(mails, func(m reset.Mail) bool { return m.ID == want.ID })
@@ -231,7 +231,7 @@ func (s *story) wantConsistent(mails []reset.Mail, err error, calls int) {
 		consistent = calls == 1
 	case live == len(s.activations) && mail && !notification: // untouched
 		consistent = calls <= 1 && err != nil
-	case live == 0 && mail && !notification: // a claim that nothing came of
+	case live == 0 && mail && !notification: // a claim without an outcome
 		consistent = s.elsewhere && calls == 0 && err != nil
 	}
 	if !consistent {
@@ -239,14 +239,14 @@ func (s *story) wantConsistent(mails []reset.Mail, err error, calls int) {
 			err, calls, live, len(s.activations), mail, notification)
 	}
 	if err != nil && isVerdict(err) {
-		s.Errorf("Redeem was cancelled and says %v", err)
+		s.Errorf("Redeem was cancelled and returned the verdict %v", err)
 	}
 }
 
 func (c *storeCheck) cancelRevoke() {
-	errs := make(map[*story]error)
+	errs := make(map[*fixture]error)
 	c.sweep(func(ctx context.Context, user string) {
-		s := c.story(user)
+		s := c.fixture(user)
 		errs[s] = c.store.Revoke(ctx, user)
 	})
 	mails := byAddress(c.drain())
@@ -256,7 +256,7 @@ func (c *storeCheck) cancelRevoke() {
 	}
 }
 
-// Each call leases until another time, which tells later what it leased.
+// Each call leases until another time, which later identifies its leases.
 func (c *storeCheck) cancelLease() {
 	const n = 3
 	var errs []error
@@ -306,7 +306,7 @@ func (c *storeCheck) cancelSettle() {
 	}
 }
 
-// What is purged later expires earlier, so that no call does another's work.
+// Records of a later call expire earlier, so that no call purges another's.
 func (c *storeCheck) cancelPurge() {
 	const n = 4
 	type batch struct {

@@ -98,7 +98,7 @@ func (c *storeCheck) precision() {
 	c.leaseOne(at(time.Minute+part), at(time.Hour))
 }
 
-// exists is isLive without a look at the record.
+// exists is isLive without a comparison of the record.
 func (c *storeCheck) exists(now time.Time, a reset.Activation) bool {
 	_, err := c.store.Find(c.Context(), now, a.Hash)
 	return err == nil
@@ -131,12 +131,13 @@ func (c *storeCheck) jumpsBack() {
 	}
 	c.wantMails(at(5*time.Minute), notification)
 	for _, user := range []string{"used", "revoked", "purged"} {
-		c.issue(at(-time.Hour), c.activation(user), 1, nil) // nothing counts for the cap
+		c.issue(at(-time.Hour), c.activation(user), 1, nil) // the dead do not count for the cap
 	}
 	c.issue(start, c.activationFor(usedMail, "used"), 2, &usedMail) // the id is free again
 }
 
-// lookalikes differ only as bytes. None is the empty string.
+// lookalikes returns strings that some collation or encoding treats as equal.
+// None is empty.
 func lookalikes() []string {
 	long := strings.Repeat("x", 254)
 	return []string{
@@ -156,10 +157,10 @@ func (c *storeCheck) userIDsAreBytes() {
 	used := make([]reset.Activation, len(users))
 	for i, user := range users {
 		used[i], kept[i] = c.activation(user), c.activation(user)
-		c.issue(start, used[i], 1, nil) // nobody else's counts
+		c.issue(start, used[i], 1, nil) // requests of other users do not count
 	}
 	for i, user := range users {
-		c.wantLive(start, used[i]) // whoever has ended before
+		c.wantLive(start, used[i]) // not ended with another user's
 		if i%2 == 0 {
 			c.redeem(start, used[i], c.notification(user))
 		} else {
@@ -235,9 +236,9 @@ func (c *storeCheck) hashesAreBytes() {
 			for j := range a.Request {
 				a.Request[j] = pattern(j)
 			}
-			// Only the last byte tells these three apart.
+			// These three differ in the last byte only.
 			a.Hash[31], a.Request[15] = a.Hash[31]^byte(last), a.Request[15]^byte(last+4)
-			if i == 3 { // nor are 'A' and 'a' to meet
+			if i == 3 { // differs from the pattern of 'a' by case
 				a.Hash[0] = 'A'
 			}
 			m := c.mailFor(a)

@@ -70,7 +70,7 @@ func (c *storeCheck) issueCountsTheLive() {
 	public := c.publicRequest("mail@example.com")
 	mail := c.publicRequest("mail@example.com")
 	mail.UserID = "mail"
-	c.enqueue(public, mail) // mails do not count
+	c.enqueue(public, mail) // mails do not count for the cap
 	c.issue(start, c.activation("mail"), 1, nil)
 
 	c.issued("other")
@@ -79,12 +79,12 @@ func (c *storeCheck) issueCountsTheLive() {
 }
 
 func (c *storeCheck) issueRetryAfter() {
-	// Issued out of order, so that neither the first nor the last row decides.
+	// Out of order, so that neither the first nor the last row decides.
 	for _, minutes := range []int{30, 10, 50, 20, 40} {
 		a := c.activation("a")
 		a.Expires = at(time.Duration(minutes) * time.Minute)
 		c.issue(start, a, 5, nil)
-		b := c.sibling(a) // counts no more than a
+		b := c.sibling(a) // does not count again
 		c.issue(start, b, 5, nil)
 	}
 	for max, minutes := range map[int]time.Duration{5: 10, 4: 20, 3: 30, 2: 40, 1: 50} {
@@ -94,7 +94,7 @@ func (c *storeCheck) issueRetryAfter() {
 		c.wantLimit(err, wait)
 		c.wantIs("Issue", err, reset.ErrTooManyRequests)
 	}
-	// The wait is long enough, and no longer than it must be.
+	// The wait is exact.
 	over := c.activation("a")
 	c.wantLimit(c.store.Issue(c.Context(), at(30*time.Minute-ms), over, 3, nil), ms)
 	c.issue(at(30*time.Minute), over, 3, nil)
@@ -191,7 +191,7 @@ func (c *storeCheck) issueAddsMail() {
 	c.wantMails(at(2*time.Minute), m)
 }
 
-// A mail's ID is taken. Should the store mind, it must not keep the activation.
+// The mail's ID is taken. If the store refuses it, the activation is not kept.
 func (c *storeCheck) issueIsOneTransaction() {
 	a := c.activation("a")
 	c.enqueue(*c.mailFor(a))
@@ -221,7 +221,7 @@ func (c *storeCheck) issueLostLease() {
 		a := c.activationFor(leased, "a")
 		c.wantIs("Issue of a mail that was "+name, c.store.Issue(c.Context(), at(now), a, 1, &leased), reset.ErrGone)
 		c.wantDead(start, a)
-		c.revoke("a") // would remove what is bound
+		c.revoke("a") // would remove a bound mail
 		for _, m := range left {
 			m.ID, m.Email = public.ID, public.Email
 			c.wantMails(at(3*time.Minute - ms))
@@ -265,7 +265,7 @@ func (c *storeCheck) issueMailOfAnother() {
 	leased := c.leaseOne(start, at(time.Minute))
 	stolen := leased
 	stolen.Due = at(10 * time.Minute)
-	for _, userID := range []string{"a", "b", ""} { // whatever the caller thinks it is
+	for _, userID := range []string{"a", "b", ""} { // whatever UserID the caller passes
 		stolen.UserID = userID
 		b := c.activationFor(leased, "b")
 		c.wantIs("Issue of a mail of another user", c.store.Issue(c.Context(), start, b, 9, &stolen), reset.ErrGone)
@@ -331,7 +331,7 @@ func (c *storeCheck) find() {
 	a, b := c.issued("a"), c.issued("b")
 	sibling := c.sibling(a)
 	c.issue(start, sibling, 1, nil)
-	for range 3 { // looking uses nothing up
+	for range 3 { // Find changes nothing
 		c.wantLive(start, a, b, sibling)
 	}
 	unknown := c.activation("a")
@@ -341,7 +341,7 @@ func (c *storeCheck) find() {
 		c.Errorf("Find of an unknown activation returned %+v", got)
 	}
 	if _, err = c.store.Find(canceled(c.Context()), start, a.Hash); err != nil && isVerdict(err) {
-		c.Errorf("Find under a cancelled context: got %v, which says that there is no such activation", err)
+		c.Errorf("Find under a cancelled context: got %v, which is a verdict", err)
 	}
 }
 
@@ -351,5 +351,5 @@ func (c *storeCheck) findExpiry() {
 	c.wantDead(at(lifetime), a)
 	c.wantDead(at(lifetime+ms), a)
 	c.wantDead(at(1000*lifetime), a)
-	c.wantLive(at(-time.Hour), a) // not purged, so nothing is lost
+	c.wantLive(at(-time.Hour), a) // it was not purged
 }

@@ -49,7 +49,7 @@ func (c *storeCheck) enqueueAdds() {
 	}
 	add()
 	add()
-	c.lease(start, at(time.Minute), 1) // one of them is at work
+	c.lease(start, at(time.Minute), 1) // one of them is leased
 	add()
 	c.wantMails(at(time.Minute), want...)
 }
@@ -99,17 +99,17 @@ func (c *storeCheck) leaseOrder() {
 	const n = 9
 	for i := range n {
 		m := c.publicRequest("a@example.com")
-		m.Due = at(time.Duration(i*4%n) * time.Second) // neither order of arrival
+		m.Due = at(time.Duration(i*4%n) * time.Second) // not in the order of arrival
 		m.Expires = at(lifetime - time.Duration(i*7%n)*time.Second)
 		c.enqueue(m)
 	}
-	// What comes back is the new Due; the address of each tells the old one.
+	// Lease returns the new Due, so the order is recorded here.
 	byID := make(map[reset.ID]int)
 	for _, m := range c.lease(at(time.Minute), at(2*time.Minute), n) {
 		byID[m.ID] = len(byID)
 		c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(10*time.Minute - time.Duration(byID[m.ID])*time.Second)})
 	}
-	// Each was retried, the last one first: now the order is the reverse.
+	// The last one is due first now: the order is the reverse.
 	place := n
 	for _, size := range []int{2, 3, 1, 100} {
 		for _, m := range c.lease(at(10*time.Minute), at(11*time.Minute), size) {
@@ -189,7 +189,7 @@ func (c *storeCheck) settleRemoves() {
 	c.settle(reset.Settlement{Mail: leased.ID, Lease: leased.Lease})
 	c.wantLive(start, bound)
 
-	overdue := c.publicRequest("overdue@example.com") // nobody else took it
+	overdue := c.publicRequest("overdue@example.com") // the lease is over, but no other call holds it
 	c.enqueue(overdue)
 	leased = c.leaseOne(start, at(time.Second))
 	c.settle(reset.Settlement{Mail: leased.ID, Lease: leased.Lease})
@@ -262,7 +262,7 @@ func (c *storeCheck) settleGone() {
 	leased := c.leaseOne(start, at(time.Minute))
 	c.settle(
 		reset.Settlement{Mail: c.id(), Lease: c.id(), Retry: start},
-		reset.Settlement{Mail: leased.ID, Lease: leased.Lease}, // is settled all the same
+		reset.Settlement{Mail: leased.ID, Lease: leased.Lease}, // is settled nevertheless
 		reset.Settlement{Mail: c.id(), Lease: leased.Lease},
 	)
 	c.settle(reset.Settlement{Mail: leased.ID, Lease: leased.Lease, Retry: at(time.Minute)})
@@ -285,7 +285,7 @@ func (c *storeCheck) settleAnotherLease() {
 	}
 	c.wantMails(at(3*time.Minute - ms))
 	c.settle(reset.Settlement{Mail: m.ID, Lease: second.Lease, Retry: at(2 * time.Minute)})
-	for _, s := range stale { // nor one that is held under none
+	for _, s := range stale { // nor is a mail that is not leased
 		c.settle(s)
 	}
 	c.settle(reset.Settlement{Mail: m.ID, Lease: second.Lease})
@@ -320,7 +320,7 @@ func (c *storeCheck) purgeExpired() {
 	var dead, live []reset.Activation
 	var kept []reset.Mail
 	for i := range 6 {
-		a := c.activation(fmt.Sprint("user ", i%3)) // each has both
+		a := c.activation(fmt.Sprint("user ", i%3)) // each user has both
 		a.Expires = at(time.Duration(1+i%2) * 10 * time.Minute)
 		m := c.mailFor(a)
 		m.Due = at(time.Duration(i) * time.Second)
@@ -339,13 +339,13 @@ func (c *storeCheck) purgeExpired() {
 	c.wantDead(start, dead...)
 	c.wantLive(start, live...)
 	if c.purge(at(10*time.Minute), 100) != 0 {
-		c.Errorf("Purge found something where none were left")
+		c.Errorf("Purge removed records though none were left")
 	}
 	c.wantMails(at(10*time.Minute-ms), append(kept, notification)...)
 }
 
 func (c *storeCheck) purgeAtMost() {
-	// Asks first: of these alone every store keeps just one record each.
+	// Public requests first: every store keeps exactly one record of each.
 	for range 5 {
 		c.enqueue(c.publicRequest("a@example.com"))
 	}

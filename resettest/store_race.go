@@ -36,12 +36,12 @@ func raceSentences() []storeSentence {
 	}
 }
 
-// rounds is how often two calls meet. Each round has a user of its own.
+// rounds is how often two calls race. Each round has its own user.
 const rounds = 10
 
 func (c *storeCheck) raceIssues() {
 	const n, max = 100, 3
-	c.issue(at(-time.Minute), c.activation("b"), 1, nil) // of no concern
+	c.issue(at(-time.Minute), c.activation("b"), 1, nil) // another user
 	activations := make([]reset.Activation, n)
 	errs := make([]error, n)
 	for i := range activations {
@@ -91,7 +91,7 @@ func (c *storeCheck) raceIssuesOfMany() {
 	}
 }
 
-// The mails of public requests are issued by workers, each under its own lease.
+// Workers issue public requests, each under its own lease.
 func (c *storeCheck) raceIssuesOfPublicRequests() {
 	const n, max = 20, 3
 	for range n {
@@ -237,12 +237,12 @@ func (c *storeCheck) raceEnqueues() {
 	c.wantMails(start, want...)
 }
 
-// raceRedeem lets one Redeem meet another call, and checks that it was all or
-// nothing. f returns whether a Redeem may have come too late.
+// raceRedeem races one Redeem against f and checks that it was all or nothing.
+// f returns whether Redeem may be refused.
 func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bool)) {
 	c.Helper()
 	for i := range rounds {
-		s := c.story(fmt.Sprint("user ", i))
+		s := c.fixture(fmt.Sprint("user ", i))
 		var calls atomic.Int32
 		var err error
 		var mayRefuse bool
@@ -349,7 +349,8 @@ func (c *storeCheck) raceRevokeIssue() {
 	}
 }
 
-// Some of everything at once, on few users; then the books must balance.
+// All methods at once, on few users; afterwards every record must be accounted
+// for.
 func (c *storeCheck) raceEverything() {
 	const workers, steps, users, max = 8, 12, 3, 3
 	var mu sync.Mutex
@@ -421,7 +422,7 @@ func (c *storeCheck) raceEverything() {
 		case m.Kind == reset.MailReset && live[m.ID] == m.UserID:
 			delete(live, m.ID)
 		default:
-			c.Errorf("a mail that should not be there, or twice: %+v", m)
+			c.Errorf("unexpected or repeated mail %+v", m)
 		}
 	}
 	if len(notifications) > 0 || len(live) > 0 {

@@ -47,7 +47,7 @@ func (c *storeCheck) redeemNotLive() {
 	c.revoke("revoked")
 	c.wantRefused(start, revoked)
 
-	live := c.issued("used") // does not bring an older one back
+	live := c.issued("used") // does not revive an older one
 	c.wantRefused(start, used)
 	c.wantLive(start, live)
 
@@ -97,7 +97,7 @@ func (c *storeCheck) redeemEndsLeasedMails() {
 	c.enqueue(c.publicRequest("a@example.com"))
 	leased := c.leaseAll(start, at(time.Minute))
 	for i := range leased {
-		if leased[i].UserID == "" { // bound while it is leased
+		if leased[i].UserID == "" { // is bound here, while leased
 			leased[i].Due = at(time.Minute)
 			c.issue(start, c.activationFor(leased[i], "a"), 9, &leased[i])
 		}
@@ -133,7 +133,7 @@ func (c *storeCheck) redeemKeepsNotifications() {
 	c.revoke("a")
 	c.redeem(at(time.Second), c.issued("a"), second)
 	leased := c.lease(at(time.Second), at(time.Minute), 1)
-	c.redeem(at(2*time.Second), c.issued("a"), third) // also a leased one
+	c.redeem(at(2*time.Second), c.issued("a"), third) // a leased one stays, too
 	if len(leased) != 1 {
 		c.Fatalf("Lease returned %d notifications, want 1", len(leased))
 	}
@@ -175,8 +175,8 @@ func (c *storeCheck) redeemAppliesOnce() {
 	c.wantMails(at(late)) // no notification
 }
 
-// failures are what apply may return: also errors that a store might take for
-// its own.
+// failures returns errors for apply, some of which a store could mistake for its
+// own.
 func failures() []error {
 	return []error{
 		errors.New("apply failed"),
@@ -189,7 +189,7 @@ func failures() []error {
 	}
 }
 
-// temporary looks worth a retry.
+// temporary is an error that looks retryable.
 type temporary struct{}
 
 func (temporary) Error() string {
@@ -213,8 +213,7 @@ func (c *storeCheck) redeemPanics() {
 	}
 	c.wantMails(at(late)) // no notification
 	c.redeem(start, c.issued("b"), c.notification("b"))
-	// Nothing is locked for good. Where the users are elsewhere, a claim may
-	// last for a minute.
+	// No lock stays. With users elsewhere, a claim may last 60 s.
 	c.redeem(at(61*time.Second), c.issued("a"), c.notification("a"))
 }
 
@@ -248,7 +247,7 @@ func (c *storeCheck) revokeEndsActivations() {
 	for _, dead := range []reset.Activation{a, sibling, second} {
 		c.wantRefused(start, dead)
 	}
-	c.issue(start, c.activation("a"), 1, nil) // none counts
+	c.issue(start, c.activation("a"), 1, nil) // none counts for the cap
 }
 
 func (c *storeCheck) revokeEndsMails() {
@@ -268,7 +267,7 @@ func (c *storeCheck) revokeKeeps() {
 	c.redeem(start, c.issued("a"), notification)
 	c.enqueue(bound, public)
 	c.revoke("a")
-	c.lease(start, at(time.Minute), 1) // whichever it is
+	c.lease(start, at(time.Minute), 1) // either of them
 	c.revoke("a")
 	c.wantMails(at(late), notification, bound, public)
 }

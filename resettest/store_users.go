@@ -11,9 +11,9 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// sameDatabaseSentences say what a failing apply does in the users' database.
-// No check calls the store from apply, or waits in apply for another call: the
-// transaction may hold the only connection.
+// sameDatabaseSentences are the promises of the mode "one transaction". No check
+// calls the store from apply or waits there for another call: the transaction
+// may hold the only connection.
 func sameDatabaseSentences() []storeSentence {
 	const undoes = "Whatever fails before the commit undoes everything."
 	return []storeSentence{
@@ -23,8 +23,8 @@ func sameDatabaseSentences() []storeSentence {
 	}
 }
 
-// A story is a user with two requests, three activations and a mail.
-type story struct {
+// A fixture is the records of a user: two requests, three activations, a mail.
+type fixture struct {
 	*storeCheck
 	user         string
 	activations  []reset.Activation
@@ -32,16 +32,16 @@ type story struct {
 	notification reset.Mail
 }
 
-func (c *storeCheck) story(user string) *story {
+func (c *storeCheck) fixture(user string) *fixture {
 	c.Helper()
 	a, m := c.issuedWithMail(user)
 	sibling := c.sibling(a)
 	c.issue(start, sibling, 9, nil)
-	return &story{c, user, []reset.Activation{a, sibling, c.issued(user)}, m, c.notification(user)}
+	return &fixture{c, user, []reset.Activation{a, sibling, c.issued(user)}, m, c.notification(user)}
 }
 
-// wantUntouched checks that all is as it was, and ends the story.
-func (s *story) wantUntouched(now time.Time) {
+// wantUntouched checks that nothing has changed, and removes the fixture.
+func (s *fixture) wantUntouched(now time.Time) {
 	s.Helper()
 	s.wantLive(now, s.activations...)
 	for _, back := range s.activations {
@@ -53,17 +53,19 @@ func (s *story) wantUntouched(now time.Time) {
 	s.wantRedeemed(now.Add(time.Minute))
 }
 
-// wantRedeemed checks that only the notification is left, and ends the story.
-func (s *story) wantRedeemed(now time.Time) {
+// wantRedeemed checks that only the notification is left, and removes the
+// fixture.
+func (s *fixture) wantRedeemed(now time.Time) {
 	s.Helper()
 	s.wantDead(start, s.activations...)
 	s.wantDead(now, s.activations...)
 	s.wantMails(now, s.notification)
-	s.revokeAndForget(now.Add(time.Minute))
+	s.remove(now.Add(time.Minute))
 }
 
-// wantUsedUp checks that no activation is left and no notification was queued.
-func (s *story) wantUsedUp(now time.Time) {
+// wantLost checks that no activation is live again and no notification was
+// queued, and removes the fixture.
+func (s *fixture) wantLost(now time.Time) {
 	s.Helper()
 	for _, when := range []time.Time{start, now, now.Add(61 * time.Second)} {
 		s.wantDead(when, s.activations...)
@@ -77,11 +79,11 @@ func (s *story) wantUsedUp(now time.Time) {
 			s.Errorf("a notification was queued: %+v", m)
 		}
 	}
-	s.revokeAndForget(now.Add(time.Minute))
+	s.remove(now.Add(time.Minute))
 }
 
-// revokeAndForget leaves the store empty for the next story.
-func (s *story) revokeAndForget(now time.Time) {
+// remove removes all records.
+func (s *fixture) remove(now time.Time) {
 	s.Helper()
 	s.revoke(s.user)
 	for _, m := range s.leaseAll(now, now.Add(time.Second)) {
@@ -91,7 +93,7 @@ func (s *story) revokeAndForget(now time.Time) {
 
 func (c *storeCheck) failureUndoes() {
 	for i, failure := range failures() {
-		s := c.story(fmt.Sprint("user ", i))
+		s := c.fixture(fmt.Sprint("user ", i))
 		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notification(s.user), failure)
 		if calls != 1 || err == nil {
 			c.Errorf("Redeem: %v after %d calls of an apply that fails", err, calls)
@@ -101,7 +103,7 @@ func (c *storeCheck) failureUndoes() {
 }
 
 func (c *storeCheck) panicUndoes() {
-	s := c.story("a")
+	s := c.fixture("a")
 	got := catch(func() {
 		_ = c.store.Redeem(c.Context(), at(time.Second), s.activations[0], c.notification("a"), func(context.Context) error {
 			panic("apply")
@@ -115,7 +117,7 @@ func (c *storeCheck) panicUndoes() {
 
 func (c *storeCheck) nextSucceeds() {
 	const n, failures = 12, 3
-	s := c.story("a")
+	s := c.fixture("a")
 	failure := errors.New("apply failed")
 	var calls, succeeded, failed, refused atomic.Int32
 	parallel(n, func(i int) {
@@ -143,8 +145,8 @@ func (c *storeCheck) nextSucceeds() {
 	s.wantRedeemed(at(time.Second))
 }
 
-// elsewhereSentences are those on claims. While apply runs nothing is locked:
-// these checks call the store from apply.
+// elsewhereSentences are the promises of the mode "users elsewhere". No lock is
+// held while apply runs: these checks call the store from apply.
 func elsewhereSentences() []storeSentence {
 	const (
 		claims   = "Redeem first claims the user's live activations, in a transaction of its own."
@@ -169,9 +171,9 @@ func elsewhereSentences() []storeSentence {
 		{"Claim/gives back", back, (*storeCheck).claimGivesBack},
 		{"Claim/gives back when cancelled", recorded, (*storeCheck).claimGivesBackCancelled},
 		{"Claim/revoked are not given back", back, (*storeCheck).claimGivesNothingRevokedBack},
-		{"Claim/used up by an error", lost, (*storeCheck).errorUsesUp},
-		{"Claim/used up by a panic", lost, (*storeCheck).panicUsesUp},
-		{"Claim/used up by a crash", lost, (*storeCheck).crashUsesUp},
+		{"Claim/lost by an error", lost, (*storeCheck).errorLoses},
+		{"Claim/lost by a panic", lost, (*storeCheck).panicLoses},
+		{"Claim/lost by a crash", lost, (*storeCheck).crashLoses},
 		{"Claim/one at a time", busy, (*storeCheck).claimIsAlone},
 		{"Claim/ends when settled", ends, (*storeCheck).claimEndsSettled},
 		{"Claim/ends after 60 s", ends, (*storeCheck).claimEndsInTime},
@@ -180,7 +182,7 @@ func elsewhereSentences() []storeSentence {
 	}
 }
 
-// inApply redeems and runs f as apply.
+// inApply redeems a with f as apply.
 func (c *storeCheck) inApply(now time.Time, a reset.Activation, notification reset.Mail, f func() error) error {
 	c.Helper()
 	calls := 0
@@ -195,7 +197,7 @@ func (c *storeCheck) inApply(now time.Time, a reset.Activation, notification res
 }
 
 func (c *storeCheck) claimedAreNotLive() {
-	s := c.story("a")
+	s := c.fixture("a")
 	other := c.issued("b")
 	err := c.inApply(at(time.Second), s.activations[0], s.notification, func() error {
 		c.wantDead(at(time.Second), s.activations...)
@@ -224,7 +226,7 @@ func (c *storeCheck) claimedCount() {
 }
 
 func (c *storeCheck) claimedAreNotJoined() {
-	s := c.story("a")
+	s := c.fixture("a")
 	err := c.inApply(at(time.Second), s.activations[0], s.notification, func() error {
 		sibling := c.activation("a")
 		sibling.Request = s.activations[0].Request
@@ -241,7 +243,7 @@ func (c *storeCheck) claimedAreNotJoined() {
 }
 
 func (c *storeCheck) claimsTheLiveOnly() {
-	s := c.story("a")
+	s := c.fixture("a")
 	later := c.activation("a")
 	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.issue(at(time.Second), later, 100, nil)
@@ -256,7 +258,7 @@ func (c *storeCheck) claimsTheLiveOnly() {
 }
 
 func (c *storeCheck) claimSucceeds() {
-	s := c.story("a")
+	s := c.fixture("a")
 	later, laterMail := c.activation("a"), reset.Mail{}
 	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		laterMail = *c.mailFor(later)
@@ -270,9 +272,9 @@ func (c *storeCheck) claimSucceeds() {
 	s.wantRedeemed(at(time.Second))
 }
 
-// A client that hangs up must not lose a change that was made.
+// A client that disconnects must not lose a change that was made.
 func (c *storeCheck) claimSucceedsCancelled() {
-	s := c.story("a")
+	s := c.fixture("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
@@ -286,7 +288,7 @@ func (c *storeCheck) claimSucceedsCancelled() {
 }
 
 func (c *storeCheck) claimAppliesCancelled() {
-	s := c.story("a")
+	s := c.fixture("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(ctx context.Context) error {
@@ -300,7 +302,7 @@ func (c *storeCheck) claimAppliesCancelled() {
 }
 
 func (c *storeCheck) claimSucceedsPurged() {
-	s := c.story("a")
+	s := c.fixture("a")
 	err := c.inApply(at(lifetime-time.Second), s.activations[0], s.notification, func() error {
 		c.purgeAll(at(lifetime + time.Second))
 		return nil
@@ -312,7 +314,7 @@ func (c *storeCheck) claimSucceedsPurged() {
 }
 
 func (c *storeCheck) claimSucceedsRevoked() {
-	s := c.story("a")
+	s := c.fixture("a")
 	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.revoke("a")
 		return nil
@@ -323,7 +325,7 @@ func (c *storeCheck) claimSucceedsRevoked() {
 	s.wantRedeemed(at(time.Second))
 }
 
-// notChanged are the errors that give a claim back.
+// notChanged returns errors that give a claim back.
 func notChanged() []error {
 	return []error{
 		reset.ErrNotChanged,
@@ -336,7 +338,7 @@ func notChanged() []error {
 
 func (c *storeCheck) claimGivesBack() {
 	for i, result := range notChanged() {
-		s := c.story(fmt.Sprint("user ", i))
+		s := c.fixture(fmt.Sprint("user ", i))
 		calls, err := c.tryRedeem(at(time.Second), s.activations[0], c.notification(s.user), result)
 		if calls != 1 {
 			c.Errorf("apply was called %d times, want 1", calls)
@@ -347,7 +349,7 @@ func (c *storeCheck) claimGivesBack() {
 }
 
 func (c *storeCheck) claimGivesBackCancelled() {
-	s := c.story("a")
+	s := c.fixture("a")
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	err := c.store.Redeem(ctx, at(time.Second), s.activations[0], c.notification("a"), func(context.Context) error {
@@ -359,16 +361,17 @@ func (c *storeCheck) claimGivesBackCancelled() {
 }
 
 func (c *storeCheck) claimGivesNothingRevokedBack() {
-	s := c.story("a")
+	s := c.fixture("a")
 	err := c.inApply(start, s.activations[0], c.notification("a"), func() error {
 		c.revoke("a")
 		return reset.ErrNotChanged
 	})
 	c.wantIs("Redeem", err, reset.ErrNotChanged)
-	s.wantUsedUp(at(time.Second))
+	s.wantLost(at(time.Second))
 
-	// What an earlier claim has used up does not come back with a later one.
-	s = c.story("b")
+	// A later claim that is given back does not revive activations that an
+	// earlier one lost.
+	s = c.fixture("b")
 	if _, err := c.tryRedeem(start, s.activations[0], c.notification("b"), errors.New("apply failed")); err == nil {
 		c.Errorf("Redeem succeeded though apply failed")
 	}
@@ -382,36 +385,36 @@ func (c *storeCheck) claimGivesNothingRevokedBack() {
 	c.wantDead(at(61*time.Second), s.activations...)
 }
 
-func (c *storeCheck) errorUsesUp() {
+func (c *storeCheck) errorLoses() {
 	for i, failure := range failures() {
 		var refused *reset.PasswordError
 		if errors.Is(failure, reset.ErrNotChanged) || errors.As(failure, &refused) {
 			continue
 		}
-		s := c.story(fmt.Sprint("user ", i))
+		s := c.fixture(fmt.Sprint("user ", i))
 		calls, err := c.tryRedeem(start, s.activations[0], c.notification(s.user), failure)
 		if calls != 1 {
 			c.Errorf("apply was called %d times, want 1", calls)
 		}
 		c.wantIs("Redeem", err, failure)
-		c.issue(start, c.activation(s.user), 1, nil) // nor do they count
-		s.wantUsedUp(at(time.Second))
+		c.issue(start, c.activation(s.user), 1, nil) // lost ones do not count for the cap
+		s.wantLost(at(time.Second))
 	}
 }
 
-func (c *storeCheck) panicUsesUp() {
-	s := c.story("a")
+func (c *storeCheck) panicLoses() {
+	s := c.fixture("a")
 	got := catch(func() {
 		_ = c.inApply(start, s.activations[0], c.notification("a"), func() error { panic("apply") })
 	})
 	if got != "apply" {
 		c.Errorf("Redeem panicked with %v, want apply's panic", got)
 	}
-	s.wantUsedUp(at(time.Second))
+	s.wantLost(at(time.Second))
 }
 
-// hang redeems with an apply that does not return: to the store that is a
-// crash. The function that it returns makes apply return after all.
+// hang redeems with an apply that does not return, which looks like a crash to
+// the store. The returned function makes apply return after all.
 func (c *storeCheck) hang(now time.Time, a reset.Activation, notification reset.Mail) (end func(error)) {
 	c.Helper()
 	entered, result, over := make(chan struct{}), make(chan error), make(chan struct{})
@@ -443,8 +446,8 @@ func (c *storeCheck) hang(now time.Time, a reset.Activation, notification reset.
 	return end
 }
 
-func (c *storeCheck) crashUsesUp() {
-	s := c.story("a")
+func (c *storeCheck) crashLoses() {
+	s := c.fixture("a")
 	c.hang(start, s.activations[0], c.notification("a"))
 	later := c.issued("a")
 	c.wantRefused(at(time.Second), later)
@@ -458,14 +461,14 @@ func (c *storeCheck) crashUsesUp() {
 }
 
 func (c *storeCheck) claimIsAlone() {
-	s := c.story("a")
+	s := c.fixture("a")
 	later, other := c.activation("a"), c.issued("b")
 	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.issue(start, later, 9, nil)
 		for _, a := range append(s.activations, later) {
 			c.wantRefused(at(time.Second), a)
 		}
-		c.redeem(at(time.Second), other, c.notification("b")) // nobody else's business
+		c.redeem(at(time.Second), other, c.notification("b")) // another user's claim
 		return nil
 	})
 	if err != nil {
@@ -474,7 +477,7 @@ func (c *storeCheck) claimIsAlone() {
 }
 
 func (c *storeCheck) claimEndsSettled() {
-	s := c.story("a")
+	s := c.fixture("a")
 	_, err := c.tryRedeem(start, s.activations[0], c.notification("a"), reset.ErrNotChanged)
 	c.wantIs("Redeem", err, reset.ErrNotChanged)
 	c.redeem(start, s.activations[0], s.notification)
@@ -512,7 +515,7 @@ func (c *storeCheck) claimSurvivesLateOne() {
 }
 
 func (c *storeCheck) claimSurvivesPurge() {
-	s := c.story("a")
+	s := c.fixture("a")
 	later := c.activation("a")
 	err := c.inApply(start, s.activations[0], s.notification, func() error {
 		c.purgeAll(at(59 * time.Second))
@@ -521,5 +524,5 @@ func (c *storeCheck) claimSurvivesPurge() {
 		return reset.ErrNotChanged
 	})
 	c.wantIs("Redeem", err, reset.ErrNotChanged)
-	c.wantLive(at(time.Minute), s.activations...) // claimed ones are not lost
+	c.wantLive(at(time.Minute), s.activations...) // they are live again
 }
