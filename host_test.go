@@ -480,7 +480,7 @@ func eachStore(t *testing.T, f func(t *testing.T, store reset.Store)) {
 		t.Run(fmt.Sprintf("file, users elsewhere: %t", o.UsersElsewhere), func(t *testing.T) {
 			before := runtime.NumGoroutine()
 			t.Run("", func(t *testing.T) {
-				store, err := o.Open(filepath.Join(t.TempDir(), "reset.db"))
+				store, err := storesqlite.OpenWith(filepath.Join(t.TempDir(), "reset.db"), o)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -118,7 +118,7 @@ func (s server) store(t *testing.T, conns int, o storebun.Options) *storebun.Sto
 
 func newStore(t *testing.T, db *bun.DB, o storebun.Options) *storebun.Store {
 	t.Helper()
-	store, err := o.New(t.Context(), db)
+	store, err := storebun.NewWith(t.Context(), db, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,7 @@ func (p place) open(ctx context.Context) (*host, error) {
 	h := &host{place: p}
 	var err error
 	if p.Kind == sqliteFile.name {
-		store, err := storesqlite.Options{UsersElsewhere: p.Elsewhere != ""}.Open(p.DSN)
+		store, err := storesqlite.OpenWith(p.DSN, storesqlite.Options{UsersElsewhere: p.Elsewhere != ""})
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +144,7 @@ func (p place) open(ctx context.Context) (*host, error) {
 		if err := storebun.CreateSchema(ctx, h.db); err != nil {
 			return nil, err
 		}
-		if h.store, err = (storebun.Options{UsersElsewhere: p.Elsewhere != ""}).New(ctx, h.db); err != nil {
+		if h.store, err = storebun.NewWith(ctx, h.db, storebun.Options{UsersElsewhere: p.Elsewhere != ""}); err != nil {
 			return nil, err
 		}
 	}

@@ -1,5 +1,5 @@
-// Package storebun keeps the records of package reset in the database that the
-// host has already, through its own *bun.DB: SQLite, PostgreSQL (9.5 or later),
+// Package storebun keeps the records of package reset in a database that the
+// host already has, through its own *bun.DB: SQLite, PostgreSQL (9.5 or later),
 // MySQL (8 or later) or MariaDB (10.6 or later), with any driver. It starts no
 // goroutine, opens nothing and closes nothing.
 //
@@ -8,10 +8,9 @@
 //
 // # One transaction
 //
-// A password is saved in the transaction that uses up the activation, ends the
-// other activations of the user and queues the mail that tells of it. For that
-// the host's SetPassword writes through the transaction, which its context
-// leads to:
+// A new password is saved in the transaction that redeems the activation, ends
+// the user's other activations and queues the notification. Therefore the
+// host's SetPassword writes through the transaction in its context:
 //
 //	func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
 //		db := storebun.IDB(ctx, u.db)
@@ -19,19 +18,20 @@
 //		return err
 //	}
 //
-// A host that uses database/sql takes [Tx] instead. The transaction is READ
-// COMMITTED on PostgreSQL and MySQL. On SQLite, where a host that forgets it
-// would wait for itself, SetPassword has 2 s; for the lock a call waits as the
-// host's busy_timeout says. Package storesqlite gets it sooner where much is
-// written.
+// A host that uses database/sql calls [Tx] instead. The transaction is READ
+// COMMITTED on PostgreSQL and MySQL. On SQLite SetPassword has 2 s, since a host
+// that bypasses the transaction blocks on its own lock; waiting for the lock is
+// up to the host's busy_timeout. Package storesqlite gets the lock sooner where
+// much is written.
 //
-// Where the users are in another database, say so with [Options].
+// If the users are in another database, set [Options].UsersElsewhere.
 package storebun
 
 import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -42,39 +42,34 @@ import (
 
 var _ reset.Store = (*Store)(nil)
 
-// A Store is a reset.Store, whose methods it has, in a database of the host.
-// Times are kept as Unix milliseconds and strings as bytes.
-//
-// Where the context has a transaction, of [WithTx] or of SetPassword, Revoke
-// joins it; the other methods never do.
-type Store struct{ *store }
+// A Store implements reset.Store in a database of the host. Times are stored as
+// Unix milliseconds and strings as bytes.
+type Store struct{ sql *sqlstore.Store }
 
-type store = sqlstore.Store
-
-// Options say what is different from the default.
+// Options change how a Store works. The zero value is the default.
 type Options struct {
 	// UsersElsewhere says that the host's users are not in the store's
-	// database, so that SetPassword can't take part in its transaction; see
-	// reset.Store.Redeem for what is promised then.
+	// database, so that SetPassword can't join its transaction;
+	// [reset.Store].Redeem documents what is promised then. Defaults to false.
 	UsersElsewhere bool
 }
 
-// New returns a Store on a database in which [CreateSchema] has been called and
-// the host keeps its users, too. It fails if the schema is missing or of
-// another version, and if the server or a setting of it would not let the Store
-// keep its promises. db stays the host's.
-func New(ctx context.Context, db *bun.DB) (*Store, error) { return Options{}.New(ctx, db) }
+// New returns a Store on a database that also holds the host's users, after
+// [CreateSchema]. It fails if the schema is missing or has another version, and
+// if the server or one of its settings would break a promise of the Store. db
+// stays the host's.
+func New(ctx context.Context, db *bun.DB) (*Store, error) { return NewWith(ctx, db, Options{}) }
 
-// New is like the function New, with options.
-func (o Options) New(ctx context.Context, db *bun.DB) (*Store, error) {
-	s, err := o.new(ctx, db)
+// NewWith is like New, with options.
+func NewWith(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
+	s, err := newStore(ctx, db, o)
 	if err != nil {
 		return nil, fmt.Errorf("storebun: %w", err)
 	}
 	return s, nil
 }
 
-func (o Options) new(ctx context.Context, db *bun.DB) (*Store, error) {
+func newStore(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
 	d, err := sqlstore.DialectOf(db)
 	if err != nil {
 		return nil, err
@@ -93,9 +88,47 @@ func (o Options) new(ctx context.Context, db *bun.DB) (*Store, error) {
 	return &Store{s}, nil
 }
 
-// CreateSchema creates the tables of the Store, whose names begin with
-// "reset_", or brings those of an older release up to date. It may be called
-// every time a process starts, also by several at once.
+// Enqueue implements [reset.Store].
+func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error { return s.sql.Enqueue(ctx, m) }
+
+// Issue implements [reset.Store].
+func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+	return s.sql.Issue(ctx, now, a, max, m)
+}
+
+// Find implements [reset.Store].
+func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+	return s.sql.Find(ctx, now, h)
+}
+
+// Redeem implements [reset.Store]. The context of apply carries the
+// transaction, for [IDB] and [Tx], unless the users are elsewhere.
+func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+	return s.sql.Redeem(ctx, now, a, notification, apply)
+}
+
+// Revoke implements [reset.Store]. It joins the transaction in ctx, of [WithTx]
+// or of SetPassword. No other method does.
+func (s *Store) Revoke(ctx context.Context, userID string) error { return s.sql.Revoke(ctx, userID) }
+
+// Lease implements [reset.Store].
+func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+	return s.sql.Lease(ctx, now, until, n)
+}
+
+// Settle implements [reset.Store].
+func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
+	return s.sql.Settle(ctx, done)
+}
+
+// Purge implements [reset.Store].
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	return s.sql.Purge(ctx, now, n)
+}
+
+// CreateSchema creates the Store's tables, whose names begin with "reset_", or
+// brings those of an older release up to date. Call it whenever a process
+// starts; several may do so at once.
 func CreateSchema(ctx context.Context, db *bun.DB) error {
 	schema, err := sqlstore.SchemaOf(db.Dialect().Name())
 	if err == nil {
@@ -107,9 +140,9 @@ func CreateSchema(ctx context.Context, db *bun.DB) error {
 	return nil
 }
 
-// DDL returns what CreateSchema does to a database whose schema has the version
-// from, as SQL text, for hosts that have their own migrations. In version 0
-// there is nothing yet; the version of a database is in its table reset_schema.
+// DDL returns as SQL what CreateSchema does to a database whose schema has
+// version from, for hosts that run their own migrations. Version 0 has no
+// tables; the table reset_schema holds a database's version.
 func DDL(name dialect.Name, from int) (string, error) {
 	schema, err := sqlstore.SchemaOf(name)
 	if err != nil {
@@ -126,7 +159,7 @@ func DDL(name dialect.Name, from int) (string, error) {
 	return text.String(), nil
 }
 
-// IDB returns the transaction that ctx leads to, or db if there is none.
+// IDB returns the transaction in ctx, or db if there is none.
 func IDB(ctx context.Context, db bun.IDB) bun.IDB {
 	if tx, ok := sqlstore.TxFrom(ctx); ok {
 		return tx
@@ -134,21 +167,20 @@ func IDB(ctx context.Context, db bun.IDB) bun.IDB {
 	return db
 }
 
-// Tx returns the transaction that ctx leads to, for hosts that use
-// database/sql: its field Tx is the *sql.Tx. It is not to be committed or
-// rolled back.
+// Tx returns the transaction in ctx. Its field Tx is the *sql.Tx, for hosts that
+// use database/sql. The host must not commit it or roll it back.
 func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom(ctx) }
 
-// WithTx returns a context with which reset.Service.Revoke joins tx, a
-// transaction of the host on the store's database: what is revoked is revoked
-// when tx is committed. If Revoke fails, tx must be rolled back. Call it before
-// the user's row is written: a reset takes its locks in that order. On MySQL tx
-// should be READ COMMITTED: at REPEATABLE READ, its default, requests of other
-// users may wait until tx is over. As any transaction, tx may be the one that a
-// server undoes to end a deadlock; only the host can run it again.
+// WithTx returns a context with which [reset.Service].Revoke joins tx, a
+// transaction of the host on the store's database: it takes effect when tx is
+// committed. If Revoke fails, roll tx back. Call Revoke before writing the
+// user's row, since a reset takes its locks in that order. On MySQL, begin tx at
+// READ COMMITTED: at REPEATABLE READ, its default, requests of other users may
+// wait for the end of tx. A server may roll tx back to end a deadlock; only the
+// host can run it again.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context { return sqlstore.WithTx(ctx, tx) }
 
-// A backend uses the pool of the host.
+// A backend uses the host's pool.
 type backend struct {
 	db *bun.DB
 	d  *sqlstore.Dialect
@@ -164,19 +196,4 @@ func (b backend) Write(ctx context.Context, f sqlstore.Op) error {
 	return sqlstore.InTx(ctx, b.d, b.Begin, f)
 }
 
-func (b backend) Begin(ctx context.Context) (*sqlstore.Tx, error) {
-	if !b.d.IsSQLite() {
-		tx, err := b.db.BeginTx(ctx, b.d.TxOptions)
-		return sqlstore.NewTx(tx), err
-	}
-	conn, err := b.db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	giveBack := func() { _ = conn.Close() }
-	tx, err := sqlstore.BeginSQLite(ctx, b.d, conn, giveBack)
-	if err != nil {
-		giveBack()
-	}
-	return tx, err
-}
+func (b backend) Begin(ctx context.Context) (*sqlstore.Tx, error) { return b.d.Begin(ctx, b.d, b.db) }

@@ -50,7 +50,7 @@ func newStore(t *testing.T, db *bun.DB, o storebun.Options) *storebun.Store {
 	if err := storebun.CreateSchema(t.Context(), db); err != nil {
 		t.Fatal(err)
 	}
-	s, err := o.New(t.Context(), db)
+	s, err := storebun.NewWith(t.Context(), db, o)
 	if err != nil {
 		t.Fatal(err)
 	}

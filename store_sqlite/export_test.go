@@ -12,12 +12,12 @@ import (
 
 // Pause makes the writer wait until f has returned.
 func (s *Store) Pause(f func()) error {
-	j := newJob(context.Background(), nil)
-	if err := s.writer.submit(j); err != nil {
+	t := newTurn()
+	if err := s.writer.submit(context.Background(), t); err != nil {
 		return err
 	}
-	<-j.turn
-	defer close(j.over)
+	<-t.begun
+	defer close(t.over)
 	f()
 	return nil
 }
@@ -26,13 +26,13 @@ func (s *Store) Pause(f func()) error {
 // of the first are ctxs.
 func (s *Store) Together(ops []sqlstore.Op, ctxs ...context.Context) (errs []error, err error) {
 	err = s.Pause(func() {
-		var batch []*job
+		var batch []*write
 		for i, op := range ops {
 			ctx := context.Background()
 			if i < len(ctxs) {
 				ctx = ctxs[i]
 			}
-			batch = append(batch, newJob(ctx, op))
+			batch = append(batch, newWrite(ctx, op))
 		}
 		s.writer.commit(slices.Clone(batch))
 		for _, j := range batch {

@@ -5,12 +5,12 @@
 //	defer store.Close()
 //
 // The host's own tables may live in the same file, through [Store.DB]. Then a
-// password is saved in the transaction that uses up the activation; package
-// storebun tells how SetPassword reaches it. Where the users are elsewhere, say
-// so with [Options].
+// new password is saved in the transaction that redeems the activation; package
+// storebun shows how SetPassword joins it. If the users are elsewhere, set
+// [Options].UsersElsewhere.
 //
-// Whatever has been answered is on the disk: the file is in WAL mode with
-// synchronous = FULL. What many ask at once is committed together.
+// An answer means that the disk has the data: the file is in WAL mode with
+// synchronous = FULL. Concurrent writes share a commit.
 package storesqlite
 
 import (
@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -37,16 +38,15 @@ import (
 
 var _ reset.Store = (*Store)(nil)
 
-// A Store is a reset.Store, whose methods it has, in a file, which any number
-// of Stores and processes may have open. Methods that write wait their turn,
-// first come, first served, and then at most 10 s, and no longer than their
-// context lasts, for others who have the file locked.
+// A Store implements [reset.Store] in one SQLite file, which any number of Stores
+// and processes may have open. Methods that write wait for each other, first
+// come, first served, then at most 10 s for others who have the file locked, and
+// no longer than their context lasts.
 //
-// Where the context has a transaction, of storebun.WithTx or of SetPassword,
-// Revoke joins it. From SetPassword no other method that writes may be called:
-// it would wait for SetPassword to end.
+// From SetPassword call no method that writes, except Revoke: it would wait for
+// SetPassword to end.
 type Store struct {
-	*store
+	sql     *sqlstore.Store
 	db      *bun.DB // of the host
 	writers *bun.DB // has the one connection of writer
 	readers *sql.DB
@@ -54,32 +54,31 @@ type Store struct {
 	close   func() error
 }
 
-type store = sqlstore.Store
-
-// Options say what is different from the default.
+// Options change how a Store works. The zero value is the default.
 type Options struct {
 	// UsersElsewhere says that the host's users are not in this file, so that
-	// SetPassword can't take part in its transactions; see reset.Store.Redeem
-	// for what is promised then.
+	// SetPassword can't join its transactions; [reset.Store].Redeem documents
+	// what is promised then. Defaults to false.
 	UsersElsewhere bool
 }
 
-// Open opens the file at path, in which the host keeps its users, too. It
-// creates a missing file, readable by its owner only, and the Store's tables,
-// whose names begin with "reset_". It fails for a file of a newer release. A
-// database in memory would not be the same for all connections and is refused.
-func Open(path string) (*Store, error) { return Options{}.Open(path) }
+// Open opens the file at path, which may also hold the host's users. It creates
+// the file, readable only by its owner, if it is missing, and the Store's
+// tables, whose names begin with "reset_". It fails for a file of a newer
+// release, and for a database in memory, of which every connection would have
+// one of its own.
+func Open(path string) (*Store, error) { return OpenWith(path, Options{}) }
 
-// Open is like the function Open, with options.
-func (o Options) Open(path string) (*Store, error) {
-	s, err := o.open(context.Background(), path)
+// OpenWith is like Open, with options.
+func OpenWith(path string, o Options) (*Store, error) {
+	s, err := open(context.Background(), path, o)
 	if err != nil {
 		return nil, fmt.Errorf("storesqlite: open: %w", err)
 	}
 	return s, nil
 }
 
-func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
+func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	path, err = checkPath(path)
 	if err != nil {
 		return nil, err
@@ -100,7 +99,7 @@ func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// SQLite does not wait when others turn a new file to WAL or close it.
+	// SQLite does not wait while others switch a new file to WAL or close it.
 	var conn bun.Conn
 	err = d.Retry(ctx, func() (err error) {
 		if err = s.prepare(ctx); err == nil {
@@ -112,7 +111,7 @@ func (o Options) open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	s.writer = startWriter(conn, d)
-	s.store = sqlstore.New(backend{s.writer, s.readers}, d, o.UsersElsewhere)
+	s.sql = sqlstore.New(backend{s.writer, s.readers}, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -127,8 +126,8 @@ func checkPath(path string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// create makes the file before SQLite does, for its mode, which SQLite gives to
-// the files beside it as well.
+// create makes the file before SQLite does, for its mode, which SQLite also gives
+// to the files beside it.
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -140,10 +139,11 @@ func create(path string) error {
 	return f.Close()
 }
 
-const patience = 5000 // ms, of the readers and the host
+// busyTimeout, in milliseconds, is for readers and the host. The writer waits by
+// itself.
+const busyTimeout = 5000
 
-// dsn says how every connection is to be, since pools open new ones at any
-// time. busyTimeout is in milliseconds.
+// dsn configures every connection, since pools open new ones at any time.
 func dsn(path string, busyTimeout int, pragmas ...string) string {
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {
@@ -151,25 +151,25 @@ func dsn(path string, busyTimeout int, pragmas ...string) string {
 	}
 	query := url.Values{
 		"_pragma": append([]string{fmt.Sprintf("busy_timeout(%d)", busyTimeout), "journal_mode(WAL)", "synchronous(FULL)"}, pragmas...),
-		// A transaction that reads first and then writes would fail, without
-		// any wait, if somebody else has written in between.
+		// Otherwise a transaction that reads and then writes would fail at
+		// once if somebody else had written in between.
 		"_txlock": {"immediate"},
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 }
 
 func (s *Store) openPools(path string) error {
-	db, err := sql.Open("sqlite", dsn(path, patience))
+	db, err := sql.Open("sqlite", dsn(path, busyTimeout))
 	if err != nil {
 		return err
 	}
 	s.db = bun.NewDB(db, sqlitedialect.New())
-	writers, err := sql.Open("sqlite", dsn(path, 0)) // the writer waits by itself
+	writers, err := sql.Open("sqlite", dsn(path, 0))
 	if err != nil {
 		return err
 	}
 	s.writers = bun.NewDB(writers, sqlitedialect.New())
-	if s.readers, err = sql.Open("sqlite", dsn(path, patience, "query_only(1)")); err != nil {
+	if s.readers, err = sql.Open("sqlite", dsn(path, busyTimeout, "query_only(1)")); err != nil {
 		return err
 	}
 	n := max(4, runtime.GOMAXPROCS(0))
@@ -191,7 +191,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A look first: a process that starts need not wait for others who write.
+	// A process that starts need not wait for others who write.
 	if schema.Check(ctx, s.db) == nil {
 		return nil
 	}
@@ -199,13 +199,52 @@ func (s *Store) prepare(ctx context.Context) error {
 }
 
 // DB returns the database for the host's own tables. Its transactions are
-// IMMEDIATE, which is to say that they lock out other writers from their start,
-// unless they are begun as read-only. It is closed by Close.
+// IMMEDIATE: they lock out other writers from their start, unless they are begun
+// as read-only. Close closes it.
 func (s *Store) DB() *bun.DB { return s.db }
 
-// Close waits until what is being written is written and closes the file. Every
+// Close waits until pending writes are committed and closes the file. Every
 // other method fails from then on.
 func (s *Store) Close() error { return s.close() }
+
+// Enqueue implements [reset.Store].
+func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error { return s.sql.Enqueue(ctx, m) }
+
+// Issue implements [reset.Store].
+func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+	return s.sql.Issue(ctx, now, a, max, m)
+}
+
+// Find implements [reset.Store].
+func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
+	return s.sql.Find(ctx, now, h)
+}
+
+// Redeem implements [reset.Store]. Unless the users are elsewhere, the context of
+// apply carries the transaction, for storebun.IDB and storebun.Tx, and apply has
+// 2 s.
+func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
+	return s.sql.Redeem(ctx, now, a, notification, apply)
+}
+
+// Revoke implements [reset.Store]. It joins the transaction in ctx, of
+// storebun.WithTx or of SetPassword. No other method does.
+func (s *Store) Revoke(ctx context.Context, userID string) error { return s.sql.Revoke(ctx, userID) }
+
+// Lease implements [reset.Store].
+func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+	return s.sql.Lease(ctx, now, until, n)
+}
+
+// Settle implements [reset.Store].
+func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
+	return s.sql.Settle(ctx, done)
+}
+
+// Purge implements [reset.Store].
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+	return s.sql.Purge(ctx, now, n)
+}
 
 func (s *Store) shutDown() error {
 	s.writer.stop()
@@ -229,7 +268,7 @@ func (s *Store) closePools() error {
 	return errors.Join(errs...)
 }
 
-// A backend reads beside its one writer.
+// A backend reads beside the writer.
 type backend struct {
 	*writer
 	readers *sql.DB

@@ -31,7 +31,7 @@ func openStore(t *testing.T, o storesqlite.Options) *storesqlite.Store {
 
 func openPath(t *testing.T, path string, o storesqlite.Options) *storesqlite.Store {
 	t.Helper()
-	s, err := o.Open(path)
+	s, err := storesqlite.OpenWith(path, o)
 	if err != nil {
 		t.Fatal(err)
 	}

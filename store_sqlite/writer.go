@@ -18,25 +18,25 @@ import (
 var errClosed = errors.New("storesqlite: store is closed")
 
 const (
-	lockTime = 10 * time.Second      // how long others may have the file locked
-	pollTime = time.Millisecond      // the most between two looks whether they still have
-	maxRest  = 50 * time.Millisecond // the longest pause for the others' sake
+	lockTimeout = 10 * time.Second      // how long others may have the file locked
+	maxPoll     = time.Millisecond      // between two attempts to lock it
+	maxRest     = 50 * time.Millisecond // the longest pause that lets others lock it
 )
 
-// maxBatch keeps a batch to some 20 ms, so that the first in it need not wait
-// long for the last.
+// maxBatch keeps a batch to some 20 ms, so that the first write in it does not
+// wait long for the last.
 const maxBatch = 128
 
-// A writer is the one connection of a Store that writes, and the goroutine that
-// owns it. It serves jobs in the order in which they come and commits those
-// together that come while it is at work: one fsync for all of them.
+// A writer owns the one connection of a Store that writes. Its goroutine serves
+// jobs in the order in which they come, and commits together the writes that
+// arrive while it is busy: one fsync for all of them.
 //
-// The connection knows no context but its own, since one that may end costs a
+// The connection uses a context of its own: a context that can end costs a
 // goroutine for every statement.
 type writer struct {
 	conn    bun.Conn
 	dialect *sqlstore.Dialect
-	jobs    chan *job // without a buffer: a job that was not taken is its caller's again
+	jobs    chan job // unbuffered: a job that was not received is still its caller's
 	quit    chan struct{}
 	end     sync.Once
 	done    chan struct{}
@@ -44,27 +44,40 @@ type writer struct {
 	owed    time.Duration // the pause that others are due
 }
 
-// A job is an Op for a batch or, without one, a caller that wants the
-// connection for itself.
-type job struct {
+// A job is a *write or a *turn.
+type job interface {
+	// serve does the job and returns another one, if it has received one that
+	// it can't do as well.
+	serve(w *writer) (next job)
+}
+
+// A write is an Op that shares a transaction with others.
+type write struct {
 	ctx  context.Context
 	op   sqlstore.Op
 	err  error
-	turn chan struct{} // closed when the connection is the caller's
-	over chan struct{} // closed when err is set, or when the connection is given back
+	over chan struct{} // closed when err is set
 }
 
-func newJob(ctx context.Context, op sqlstore.Op) *job {
-	return &job{ctx: ctx, op: op, turn: make(chan struct{}), over: make(chan struct{})}
+func newWrite(ctx context.Context, op sqlstore.Op) *write {
+	return &write{ctx: ctx, op: op, over: make(chan struct{})}
 }
+
+// A turn gives one caller the connection.
+type turn struct {
+	begun chan struct{} // closed by the writer when the connection is the caller's
+	over  chan struct{} // closed by the caller when it gives the connection back
+}
+
+func newTurn() *turn { return &turn{begun: make(chan struct{}), over: make(chan struct{})} }
 
 func startWriter(conn bun.Conn, d *sqlstore.Dialect) *writer {
-	w := &writer{conn: conn, dialect: d, jobs: make(chan *job), quit: make(chan struct{}), done: make(chan struct{})}
+	w := &writer{conn: conn, dialect: d, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
-// stop waits until the jobs that were taken are over.
+// stop waits for the jobs that were received.
 func (w *writer) stop() {
 	w.end.Do(func() { close(w.quit) })
 	<-w.done
@@ -79,12 +92,12 @@ func (w *writer) stopped() bool {
 	}
 }
 
-// Write implements sqlstore.Backend. ctx ends the wait for the writer and for
-// the lock, but not a transaction that has begun: it is soon known whether that
-// is committed.
+// Write implements sqlstore.Backend. The end of ctx ends the wait for the writer
+// and for the lock, but not a transaction that has begun: its outcome is soon
+// known.
 func (w *writer) Write(ctx context.Context, f sqlstore.Op) error {
-	j := newJob(ctx, f)
-	if err := w.submit(j); err != nil {
+	j := newWrite(ctx, f)
+	if err := w.submit(ctx, j); err != nil {
 		return err
 	}
 	<-j.over
@@ -94,38 +107,37 @@ func (w *writer) Write(ctx context.Context, f sqlstore.Op) error {
 // Begin implements sqlstore.Backend. The writer waits until the transaction is
 // over.
 func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
-	j := newJob(ctx, nil)
-	if err := w.submit(j); err != nil {
+	t := newTurn()
+	if err := w.submit(ctx, t); err != nil {
 		return nil, err
 	}
-	<-j.turn
+	<-t.begun
+	giveBack := func() { close(t.over) }
 	var tx *sqlstore.Tx
-	left, err := w.lock([]*job{j}, func() (err error) {
-		tx, err = sqlstore.BeginSQLite(ctx, w.dialect, w.conn, func() { close(j.over) })
+	err := w.lock(func() error { return context.Cause(ctx) }, func() (err error) {
+		tx, err = sqlstore.BeginOn(ctx, w.dialect, w.conn, giveBack)
 		return err
 	})
-	if len(left) == 0 {
-		return nil, j.err
-	}
 	if err != nil {
-		j.answer(err)
+		giveBack()
+		return nil, err
 	}
-	return tx, err
+	return tx, nil
 }
 
-// submit returns when the writer has taken the job.
-func (w *writer) submit(j *job) error {
+// submit returns when the writer has received the job.
+func (w *writer) submit(ctx context.Context, j job) error {
 	if w.stopped() {
 		return errClosed
 	}
-	if j.ctx.Err() != nil {
-		return context.Cause(j.ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	select {
 	case w.jobs <- j:
 		return nil
-	case <-j.ctx.Done():
-		return context.Cause(j.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	case <-w.quit:
 		return errClosed
 	}
@@ -137,44 +149,39 @@ func (w *writer) run() {
 	for {
 		select {
 		case j := <-w.jobs:
-			w.serve(j)
+			for j != nil {
+				j = j.serve(w)
+			}
 		case <-w.quit:
 			return
 		}
 	}
 }
 
-// lock calls begin until the file is not locked by others, who may be the host
-// or other processes. Jobs whose contexts end before that are answered, and
-// those that are left returned.
+// lock calls begin until others, who may be the host or other processes, have
+// unlocked the file. Before each attempt it calls stop, whose error ends the
+// wait.
 //
-// It does not leave the wait to SQLite, which looks less and less often, in the
-// end every 100 ms. Between two transactions of somebody who writes on and on
-// the file is free for a moment only, and SQLite would miss it each time.
-func (w *writer) lock(jobs []*job, begin func() error) (left []*job, err error) {
+// It does not leave the wait to SQLite, which tries less and less often, in the
+// end every 100 ms. Between two transactions of somebody who writes without a
+// pause the file is free for a moment only, and SQLite would miss it each time.
+func (w *writer) lock(stop, begin func() error) error {
 	since := time.Now()
 	w.locked = since
-	for ; ; time.Sleep(rand.N(pollTime)) {
-		jobs = slices.DeleteFunc(jobs, func(j *job) bool {
-			if j.ctx.Err() == nil {
-				return false
-			}
-			j.answer(context.Cause(j.ctx))
-			return true
-		})
-		if len(jobs) == 0 {
-			return nil, nil
+	for ; ; time.Sleep(rand.N(maxPoll)) {
+		if err := stop(); err != nil {
+			return err
 		}
-		if err = begin(); !w.dialect.Busy(err) || time.Since(since) > lockTime {
+		if err := begin(); !w.dialect.Busy(err) || time.Since(since) > lockTimeout {
 			w.locked = time.Now()
-			return jobs, err
+			return err
 		}
 	}
 }
 
 // rest leaves the file to others for a quarter of the time for which it was
-// locked, however much there is to do: their waits are SQLite's. What is less
-// than a millisecond is saved up, as no sleep is shorter.
+// locked, however much there is to do: their waits are SQLite's. It saves up
+// pauses of less than a millisecond, since no sleep is shorter.
 func (w *writer) rest() {
 	w.owed += min(time.Since(w.locked)/4, maxRest)
 	if w.owed > time.Millisecond {
@@ -183,35 +190,38 @@ func (w *writer) rest() {
 	}
 }
 
-// serve does j and what has come by then.
-func (w *writer) serve(j *job) {
-	var batch []*job
-	for j != nil && j.op != nil {
-		batch = append(batch, j)
-		j = w.next(len(batch))
-	}
-	if len(batch) > 0 {
-		w.commit(batch)
-	}
-	if j != nil {
-		close(j.turn)
-		<-j.over
-		w.rest()
-	}
+func (t *turn) serve(w *writer) job {
+	close(t.begun)
+	<-t.over
+	w.rest()
+	return nil
 }
 
-// next returns another job for a batch of n, or nil.
-func (w *writer) next(n int) *job {
-	if n == maxBatch {
-		return nil
+// serve commits j together with the writes that have arrived by then.
+func (j *write) serve(w *writer) job {
+	batch := []*write{j}
+	for len(batch) < maxBatch {
+		next := w.next()
+		other, ok := next.(*write)
+		if !ok {
+			w.commit(batch)
+			return next
+		}
+		batch = append(batch, other)
 	}
+	w.commit(batch)
+	return nil
+}
+
+// next returns a job that is waiting, or nil.
+func (w *writer) next() job {
 	select {
 	case j := <-w.jobs:
 		return j
 	default:
 	}
-	// Those who are about to ask get to run first, or else each commit would
-	// have one job: they are only now being woken by the last one.
+	// Callers that the last commit has just woken run first, or each commit
+	// would have one write.
 	runtime.Gosched()
 	select {
 	case j := <-w.jobs:
@@ -221,10 +231,10 @@ func (w *writer) next(n int) *job {
 	}
 }
 
-// commit answers a batch. Jobs need no savepoints: one that ends with a verdict
-// has changed nothing, and where one fails all are undone, whatever SQLite may
-// have undone by itself, and each is run again alone.
-func (w *writer) commit(batch []*job) {
+// commit answers a batch. Its writes need no savepoints: one that ends with a
+// verdict has changed nothing, and if one fails all are rolled back, whatever
+// SQLite may have undone by itself, and each runs again alone.
+func (w *writer) commit(batch []*write) {
 	left, failed, err := w.transact(batch)
 	if !failed || len(left) == 1 {
 		for _, j := range left {
@@ -234,7 +244,7 @@ func (w *writer) commit(batch []*job) {
 		return
 	}
 	for _, j := range left {
-		alone, _, err := w.transact([]*job{j})
+		alone, _, err := w.transact([]*write{j})
 		if len(alone) > 0 {
 			j.answer(err)
 		}
@@ -242,33 +252,45 @@ func (w *writer) commit(batch []*job) {
 	}
 }
 
-// answer ends a job. err is why its transaction was undone, if it was;
-// otherwise the job has its verdict.
-func (j *job) answer(err error) {
+// answer ends a write. err is why its transaction was rolled back; if it was
+// not, the Op has set j.err.
+func (j *write) answer(err error) {
 	if err != nil {
 		j.err = err
 	}
 	close(j.over)
 }
 
-// transact runs jobs in one transaction and returns those that it has not
-// answered. An error means that it was undone, and failed that this was because
-// of one of the jobs.
-func (w *writer) transact(jobs []*job) (left []*job, failed bool, err error) {
+var errNobody = errors.New("every caller has gone")
+
+// transact runs writes in one transaction and returns those that it has not
+// answered. An error means that the transaction was rolled back, and failed that
+// one of the writes was the cause.
+func (w *writer) transact(batch []*write) (left []*write, failed bool, err error) {
 	// Without bun, which would write the arguments into the statements.
 	ctx, conn := context.Background(), w.conn.Conn
-	left = jobs
-	err = w.dialect.Retry(ctx, func() (err error) {
+	left = batch
+	answerGone := func() error {
+		left = slices.DeleteFunc(left, func(j *write) bool {
+			if j.ctx.Err() == nil {
+				return false
+			}
+			j.answer(context.Cause(j.ctx))
+			return true
+		})
+		if len(left) == 0 {
+			return errNobody
+		}
+		return nil
+	}
+	err = w.dialect.Retry(ctx, func() error {
 		failed = false
-		left, err = w.lock(left, func() error {
+		err := w.lock(answerGone, func() error {
 			_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
-		}
-		if len(left) == 0 {
-			return nil
 		}
 		err = runAll(ctx, conn, left)
 		failed = err != nil
@@ -285,8 +307,8 @@ func (w *writer) transact(jobs []*job) (left []*job, failed bool, err error) {
 	return left, failed, err
 }
 
-func runAll(ctx context.Context, c sqlstore.Conn, jobs []*job) error {
-	for _, j := range jobs {
+func runAll(ctx context.Context, c sqlstore.Conn, batch []*write) error {
+	for _, j := range batch {
 		if j.err = j.op(ctx, c); j.err != nil && !sqlstore.IsVerdict(j.err) {
 			return j.err
 		}

@@ -5,24 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/failpoint"
-)
-
-const (
-	claimTime = 60 * time.Second
-	// What apply has where the users are elsewhere: its outcome must be known
-	// before the claim ends.
-	elsewhereTime = 45 * time.Second
-	// What the transaction has that writes an outcome down.
-	settleTime = 10 * time.Second
-	// What apply has on SQLite, where a host that forgets the transaction waits
-	// for itself, and then what an apply has that heeds its context.
-	sqliteTime  = 2 * time.Second
-	sqliteGrace = 500 * time.Millisecond
 )
 
 // Redeem implements reset.Store.
@@ -33,12 +19,12 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 	return s.redeemHere(ctx, now, a, notification, apply)
 }
 
-// redeemHere runs all of its own statements before apply: as long as that has
-// not begun, a lost race can be run again.
+// redeemHere runs all of its own statements before apply: until apply begins, a
+// lost race can be run again.
 func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	// Begin gets the context that leads to the transaction, for bun hands it to
-	// those who nest another one.
-	j := &joined{}
+	// Begin gets the context that carries the transaction, since bun hands it
+	// on to nested transactions.
+	j := &joinable{}
 	ctx = context.WithValue(ctx, txKey{}, j)
 	var tx *Tx
 	err := s.dialect.Retry(ctx, func() (err error) {
@@ -46,7 +32,7 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 			return fmt.Errorf("begin: %w", err)
 		}
 		if err = s.use(ctx, tx, now, a, notification); err != nil {
-			tx.rollback()
+			tx.undo()
 		}
 		return err
 	})
@@ -54,122 +40,65 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 		return err
 	}
 	j.tx = tx.Tx
-	if s.dialect.IsSQLite() {
-		return s.finishInTime(ctx, tx, apply)
-	}
-	return s.finish(ctx, tx, func(ctx context.Context) error {
-		if err := apply(ctx); err != nil {
-			return err
-		}
-		return stands(ctx, tx, notification.ID)
-	})
+	return s.dialect.finish(ctx, s, tx, notification.ID, apply)
 }
 
-// stands returns an error if the transaction is not what it was: a deadlock
-// makes MySQL undo all of it, and what follows is on its own, COMMIT included;
-// PostgreSQL answers COMMIT with a ROLLBACK that not every driver reports.
-func stands(ctx context.Context, tx *Tx, notification reset.ID) error {
-	found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notification[:])
-	if err == nil && !found {
-		err = errors.New("the database undid the transaction, and SetPassword did not return the error")
+// use does everything that Redeem does besides apply.
+func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activation, notification reset.Mail) error {
+	if err := s.lock(ctx, c, a.UserID, now); err != nil {
+		return err
+	}
+	if err := checkLive(ctx, c, now, a); err != nil {
+		return err
+	}
+	if err := s.removeAll(ctx, c, a.UserID); err != nil {
+		return err
+	}
+	return insertMail(ctx, c, notification)
+}
+
+// checkLive returns ErrInvalidActivation for what can't be redeemed.
+func checkLive(ctx context.Context, c Conn, now time.Time, a reset.Activation) error {
+	live, err := exists(ctx, c,
+		`SELECT hash FROM reset_activations WHERE hash = ? AND user_id = ? AND expires > ? AND claim IS NULL`,
+		a.Hash[:], text(a.UserID), now.UnixMilli())
+	if err == nil && !live {
+		return reset.ErrInvalidActivation
 	}
 	return err
 }
 
-func (s *Store) finish(ctx context.Context, tx *Tx, apply func(context.Context) error) error {
-	applied := false
-	defer func() { // also if apply panics
-		if !applied {
-			tx.rollback()
+// finishServer is finish for PostgreSQL and MySQL. Before it commits, it checks
+// that the transaction still exists: a deadlock makes MySQL roll it back, and
+// what follows, COMMIT included, runs on its own; PostgreSQL answers COMMIT
+// with a ROLLBACK that some drivers do not report.
+func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error {
+	return tx.end(ctx, s.dialect, func() error {
+		if err := apply(ctx); err != nil {
+			return err
 		}
-	}()
-	if err := apply(ctx); err != nil {
+		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notification[:])
+		if err == nil && !found {
+			err = errors.New("the database rolled the transaction back, and SetPassword did not return the error")
+		}
 		return err
-	}
-	applied = true
-	failpoint.Hit("committing")
-	return s.dialect.commitIn(ctx, tx)
+	})
 }
 
-// errForgotten is the hint for a host that waits for its own transaction.
-var errForgotten = errors.New("SetPassword did not use the transaction that locks the database: write through storebun.IDB(ctx, db) or storebun.Tx(ctx)")
+const (
+	claimTimeout = 60 * time.Second
+	// applyTimeout bounds apply where the users are elsewhere: its outcome must
+	// be known before the claim ends.
+	applyTimeout = 45 * time.Second
+	// outcomeTimeout bounds the transaction that records an outcome.
+	outcomeTimeout = 10 * time.Second
+)
 
-// finishInTime does not wait for an apply that waits for the transaction
-// instead of using it. Drivers do not leave that wait when the context ends, so
-// apply gets a goroutine of its own, which keeps the transaction until apply
-// has returned: what the host writes late must never come true behind an error.
-func (s *Store) finishInTime(ctx context.Context, tx *Tx, apply func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, sqliteTime)
-	defer cancel()
-	result, left := make(chan result), make(chan struct{})
-	go call(ctx, apply, result, left, tx.rollback)
-	patience := time.NewTimer(sqliteTime + sqliteGrace)
-	defer patience.Stop()
-	select {
-	case r := <-result:
-		return s.finish(ctx, tx, func(context.Context) error { return s.hint(ctx, r.get()) })
-	case <-patience.C:
-		close(left)
-		return s.overdue(ctx)
-	}
-}
-
-func (s *Store) overdue(ctx context.Context) error {
-	if !asked(ctx) {
-		return errForgotten
-	}
-	return fmt.Errorf("SetPassword took longer than %v: %w", sqliteTime, context.DeadlineExceeded)
-}
-
-// hint adds to err what was forgotten, if that is why.
-func (s *Store) hint(ctx context.Context, err error) error {
-	if err == nil || asked(ctx) || !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return err
-	}
-	return fmt.Errorf("%w (%w)", err, errForgotten)
-}
-
-// A result is how a function has ended.
-type result struct {
-	err      error
-	returned bool
-	panicked any
-}
-
-// get ends in the same way.
-func (r result) get() error {
-	switch {
-	case r.panicked != nil:
-		panic(r.panicked)
-	case !r.returned:
-		runtime.Goexit()
-	}
-	return r.err
-}
-
-// call sends how apply ends to out, or calls abandon if the caller has left.
-func call(ctx context.Context, apply func(context.Context) error, out chan<- result, left <-chan struct{}, abandon func()) {
-	var r result
-	defer func() {
-		if !r.returned {
-			r.panicked = recover() // nil after runtime.Goexit
-		}
-		select {
-		case out <- r:
-		case <-left:
-			abandon()
-		}
-	}()
-	r.err = apply(ctx)
-	r.returned = true
-}
-
-// An outcome is what a claim comes to. The zero value is what it comes to if
-// nobody knows.
+// An outcome is how a claim ends.
 type outcome int
 
 const (
-	unknown    outcome = iota // the activations stay used up
+	unknown    outcome = iota // the activations stay used
 	changed                   // they are removed
 	notChanged                // they are live again
 )
@@ -177,8 +106,9 @@ const (
 // redeemElsewhere claims the user's activations in one transaction and settles
 // the claim in another, with apply in between.
 func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-	// What is claimed would be lost if the caller, a browser perhaps, went away.
-	applyCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), elsewhereTime)
+	// apply goes on if the caller, perhaps a browser, goes away: what was
+	// claimed would be lost.
+	applyCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
 	claim := newID(now)
 	settle := func(o outcome) error { return s.writeOutcome(ctx, a, claim, o, notification) }
@@ -190,7 +120,7 @@ func (s *Store) redeemElsewhere(ctx context.Context, now time.Time, a reset.Acti
 	if err == nil {
 		err = cmp.Or(ctx.Err(), applyCtx.Err())
 	}
-	if err != nil { // perhaps it was committed all the same
+	if err != nil { // the claim may have been committed all the same
 		return errors.Join(err, settle(notChanged))
 	}
 	return settleAfter(applyCtx, apply, settle)
@@ -213,9 +143,9 @@ func settleAfter(ctx context.Context, apply func(context.Context) error, settle 
 	return err
 }
 
-// writeOutcome works when the caller has gone, too: the outcome would be lost.
+// writeOutcome also works when the caller has gone: the outcome would be lost.
 func (s *Store) writeOutcome(ctx context.Context, a reset.Activation, claim reset.ID, o outcome, notification reset.Mail) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTimeout)
 	defer cancel()
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
 		return s.settleClaim(ctx, c, a, claim, o, notification)
@@ -224,4 +154,53 @@ func (s *Store) writeOutcome(ctx context.Context, a reset.Activation, claim rese
 		return fmt.Errorf("settle claim: %w", err)
 	}
 	return nil
+}
+
+// claim makes the user's live activations not live and keeps others from
+// claiming until the claim is settled or has timed out.
+func (s *Store) claim(ctx context.Context, c Conn, now time.Time, a reset.Activation, claim reset.ID) error {
+	until := now.Add(claimTimeout).UnixMilli()
+	if err := lockByRow(ctx, s.dialect, c, a.UserID, now); err != nil { // on SQLite, too: the row holds the claim
+		return err
+	}
+	held, err := exists(ctx, c, `SELECT user_id FROM reset_locks WHERE user_id = ? AND claim_until > ?`,
+		text(a.UserID), now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if held {
+		return reset.ErrInvalidActivation
+	}
+	if err := checkLive(ctx, c, now, a); err != nil {
+		return err
+	}
+	err = exec(ctx, c, `UPDATE `+s.dialect.byUser("reset_activations")+` SET claim = ? WHERE user_id = ? AND expires > ? AND claim IS NULL`,
+		claim[:], text(a.UserID), now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	return exec(ctx, c,
+		`UPDATE reset_locks SET claim = ?, claim_until = ?, expires = CASE WHEN expires < ? THEN ? ELSE expires END WHERE user_id = ?`,
+		claim[:], until, until, until, text(a.UserID))
+}
+
+// settleClaim ends a claim.
+func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, claim reset.ID, outcome outcome, notification reset.Mail) error {
+	if err := lockByRow(ctx, s.dialect, c, a.UserID, time.UnixMilli(0)); err != nil {
+		return err
+	}
+	var err error
+	switch outcome {
+	case changed:
+		if err = s.removeAll(ctx, c, a.UserID); err == nil {
+			err = insertMail(ctx, c, notification)
+		}
+	case notChanged:
+		err = exec(ctx, c, `UPDATE `+s.dialect.byUser("reset_activations")+` SET claim = NULL WHERE user_id = ? AND claim = ?`,
+			text(a.UserID), claim[:])
+	}
+	if err != nil {
+		return err
+	}
+	return exec(ctx, c, `UPDATE reset_locks SET claim = NULL, claim_until = 0 WHERE user_id = ? AND claim = ?`, text(a.UserID), claim[:])
 }

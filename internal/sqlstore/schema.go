@@ -2,10 +2,8 @@ package sqlstore
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -24,7 +22,7 @@ const latestVersion = 1
 // its start.
 type Schema [][]string
 
-// SchemaOf returns the schema as it is known today.
+// SchemaOf returns the schema of this release.
 func SchemaOf(name dialect.Name) (Schema, error) {
 	d, err := dialectNamed(name)
 	if err != nil {
@@ -60,7 +58,7 @@ const (
 // Script returns the statements that lead from a version to the latest.
 func (s Schema) Script(from int) ([]string, error) {
 	if from < 0 || from > len(s) {
-		return nil, fmt.Errorf("version %d of the schema is not known, the latest is %d", from, len(s))
+		return nil, fmt.Errorf("version %d of the schema is unknown; the latest is %d", from, len(s))
 	}
 	var script []string
 	for version := from; version < len(s); version++ {
@@ -89,11 +87,11 @@ func (s Schema) Check(ctx context.Context, c Conn) error {
 	version, err := Version(ctx, c)
 	switch {
 	case err != nil:
-		return fmt.Errorf("version of the schema can't be read; has CreateSchema been called? %w", err)
+		return fmt.Errorf("the schema's version can't be read; has CreateSchema been called? %w", err)
 	case version > len(s):
-		return fmt.Errorf("schema has version %d, from a newer release; this one knows versions up to %d", version, len(s))
+		return fmt.Errorf("the schema has version %d, of a newer release; this one knows versions up to %d", version, len(s))
 	case version < len(s):
-		return fmt.Errorf("schema has version %d, not %d: call CreateSchema", version, len(s))
+		return fmt.Errorf("the schema has version %d, not %d: call CreateSchema", version, len(s))
 	}
 	return nil
 }
@@ -110,14 +108,7 @@ func (s Schema) Create(ctx context.Context, db *bun.DB) error {
 		return err
 	}
 	defer conn.Close()
-	switch d {
-	case mysql:
-		return s.createMySQL(ctx, conn)
-	case postgres:
-		return s.createPostgres(ctx, conn)
-	default:
-		return d.Retry(ctx, func() error { return s.createSQLite(ctx, conn) })
-	}
+	return d.create(ctx, d, conn, s)
 }
 
 func (s Schema) create(ctx context.Context, c Conn) error {
@@ -138,54 +129,4 @@ func (s Schema) create(ctx context.Context, c Conn) error {
 		}
 	}
 	return nil
-}
-
-// createSQLite takes the lock before it reads.
-func (s Schema) createSQLite(ctx context.Context, c Conn) error {
-	if err := exec(ctx, c, `BEGIN IMMEDIATE`); err != nil {
-		return err
-	}
-	err := s.create(ctx, c)
-	if err == nil {
-		err = exec(ctx, c, `COMMIT`)
-	}
-	if err != nil {
-		_ = exec(context.WithoutCancel(ctx), c, `ROLLBACK`)
-	}
-	return err
-}
-
-// lockName is short enough for MySQL, whose named locks are the server's.
-func lockName(database string) string {
-	sum := sha256.Sum256([]byte(database))
-	return fmt.Sprintf("reset_schema.%x", sum[:16])
-}
-
-// advisoryLock is "reset" in ASCII.
-const advisoryLock = 0x7265736574
-
-func (s Schema) createPostgres(ctx context.Context, conn bun.Conn) error {
-	return conn.RunInTx(ctx, postgres.TxOptions, func(ctx context.Context, tx bun.Tx) error {
-		if err := exec(ctx, tx, `SELECT pg_advisory_xact_lock(?)`, advisoryLock); err != nil {
-			return err
-		}
-		return s.create(ctx, tx)
-	})
-}
-
-func (s Schema) createMySQL(ctx context.Context, conn bun.Conn) error {
-	var database sql.NullString
-	if err := conn.QueryRowContext(ctx, `SELECT DATABASE()`).Scan(&database); err != nil {
-		return err
-	}
-	var got sql.NullInt64
-	name := []byte(lockName(database.String))
-	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 60)`, name).Scan(&got); err != nil {
-		return err
-	}
-	if got.Int64 != 1 {
-		return errors.New("another process has been creating the schema for a minute")
-	}
-	defer func() { _ = exec(context.WithoutCancel(ctx), conn, `DO RELEASE_LOCK(?)`, name) }()
-	return s.create(ctx, conn)
 }

@@ -1,11 +1,11 @@
-// Package sqlstore is what the stores in SQL databases have in common: the
-// schema, and the methods of reset.Store over transactions that somebody else
-// provides.
+// Package sqlstore is the common part of the stores in SQL databases: the schema,
+// and the methods of reset.Store on transactions that a Backend provides.
 package sqlstore
 
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -13,15 +13,15 @@ import (
 
 var _ reset.Store = (*Store)(nil)
 
-// A Conn is where statements go, with "?" for each argument: a *bun.DB,
-// bun.Conn or bun.Tx, or, on SQLite, their counterparts in database/sql.
+// A Conn runs statements that have "?" for each argument: a *bun.DB, bun.Conn or
+// bun.Tx, or, on SQLite, their counterparts in database/sql.
 type Conn interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// An Op is the inside of a transaction. It may be run several times, each time
-// after it was undone.
+// An Op is the body of a transaction. It may run several times, each time after
+// it was rolled back.
 type Op func(ctx context.Context, c Conn) error
 
 // A Backend provides transactions.
@@ -30,10 +30,10 @@ type Backend interface {
 	Read(ctx context.Context, f Op) error
 	// WriteOne runs f, which makes one statement.
 	WriteOne(ctx context.Context, f Op) error
-	// Write runs f in a transaction. On SQLite nobody else writes from its
-	// start.
+	// Write runs f in a transaction. On SQLite it locks out other writers from
+	// its start.
 	Write(ctx context.Context, f Op) error
-	// Begin starts such a transaction, not shared with anybody.
+	// Begin starts such a transaction for one caller.
 	Begin(ctx context.Context) (*Tx, error)
 }
 
@@ -48,6 +48,17 @@ type Store struct {
 // transactions.
 func New(b Backend, d *Dialect, usersElsewhere bool) *Store {
 	return &Store{backend: b, dialect: d, elsewhere: usersElsewhere}
+}
+
+// IsVerdict reports whether an Op ended with an answer rather than a failure.
+// Such an Op has changed nothing, or only added the lock row of a user, which
+// reveals nothing: it need not be rolled back.
+func IsVerdict(err error) bool {
+	return errors.Is(err, reset.ErrTooManyRequests) || errors.Is(err, reset.ErrGone) || errors.Is(err, reset.ErrInvalidActivation)
+}
+
+func (s *Store) lock(ctx context.Context, c Conn, userID string, until time.Time) error {
+	return s.dialect.lock(ctx, s.dialect, c, userID, until)
 }
 
 // Enqueue implements reset.Store.
@@ -76,7 +87,7 @@ func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.
 	return a, nil
 }
 
-// Revoke implements reset.Store. It joins the transaction of ctx, if there is
+// Revoke implements reset.Store. It joins the transaction of ctx if there is
 // one.
 func (s *Store) Revoke(ctx context.Context, userID string) error {
 	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID) }
@@ -86,8 +97,8 @@ func (s *Store) Revoke(ctx context.Context, userID string) error {
 	return s.backend.Write(ctx, revoke)
 }
 
-// Lease implements reset.Store. It begins no transaction where nothing is due,
-// as it mostly is.
+// Lease implements reset.Store. It begins no transaction if nothing is due, as is
+// mostly the case.
 func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 	due := false
 	err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
@@ -110,15 +121,13 @@ func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset
 
 // Settle implements reset.Store.
 func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
-	switch {
-	case len(done) > 1:
-		return s.backend.Write(ctx, func(ctx context.Context, c Conn) error { return s.settleAll(ctx, c, done) })
-	case len(done) == 0:
+	switch len(done) {
+	case 0:
 		return nil
-	case s.dialect.innoDB && done[0].Retry.IsZero():
-		return s.removeMail(ctx, done[0])
+	case 1:
+		return s.dialect.settleOne(ctx, s, done[0])
 	}
-	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return settle(ctx, c, done[0]) })
+	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error { return s.dialect.settleAll(ctx, s, c, done) })
 }
 
 // Purge implements reset.Store.
@@ -126,13 +135,9 @@ func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 	if n < 1 {
 		return 0, nil
 	}
-	purge := s.purge
-	if s.dialect.innoDB {
-		purge = s.purgeInnoDB
-	}
 	removed := 0
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
-		removed, err = purge(ctx, c, now, n)
+		removed, err = s.dialect.purge(ctx, s, c, now, n)
 		return err
 	})
 	if err != nil {

@@ -9,21 +9,27 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset/internal/deadline"
+	"github.com/gopassreset/reset/internal/failpoint"
 )
 
-// A Tx is a transaction on a connection that somebody wants back.
+// A Tx is a transaction on a connection that must be given back.
 type Tx struct {
 	bun.Tx
 	// over is called once Commit or Rollback has been tried, with the error of
 	// Commit or errUndo. What it returns is the outcome.
 	over func(err error) error
+	// lent means that somebody else still uses the transaction and will end it.
+	lent bool
 }
 
 var errUndo = errors.New("undo")
 
-// NewTx returns a transaction that ends as bun's does.
-func NewTx(tx bun.Tx) *Tx {
-	return &Tx{Tx: tx, over: func(err error) error { return err }}
+// begin starts a transaction that ends as bun's does.
+func begin(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error) {
+	tx, err := db.BeginTx(ctx, d.TxOptions)
+	return &Tx{Tx: tx, over: func(err error) error { return err }}, err
 }
 
 func (t *Tx) commit() error {
@@ -33,80 +39,42 @@ func (t *Tx) commit() error {
 	return nil
 }
 
-// commitInTime does not wait for an answer longer than ctx lasts. Not every
-// driver binds COMMIT to the context of BEGIN; a server that has gone silent
+// commitInTime does not wait for an answer longer than ctx lasts. Some drivers
+// do not bind COMMIT to the context of BEGIN; a server that has gone silent
 // would hold the caller until TCP gives up.
-func (t *Tx) commitInTime(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- t.commit() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done: // what is known is said
-		return err
-	default:
+func commitInTime(ctx context.Context, t *Tx) error {
+	err, answered := deadline.Call(ctx, 0, t.commit, nil)
+	if !answered {
 		return fmt.Errorf("commit: no answer: %w", context.Cause(ctx))
-	}
-}
-
-// commitIn ends a transaction as its dialect allows: on SQLite the outcome is
-// known soon, and a connection whose transaction is not over is of no use.
-func (d *Dialect) commitIn(ctx context.Context, t *Tx) error {
-	if d.IsSQLite() {
-		return t.commit()
-	}
-	return t.commitInTime(ctx)
-}
-
-// rollback has nothing to tell: a transaction that can't be rolled back is
-// gone, or its connection is.
-func (t *Tx) rollback() {
-	_ = t.Tx.Rollback()
-	_ = t.over(errUndo)
-}
-
-// BeginSQLite begins a transaction on one connection, which is given back
-// through giveBack when the transaction is over. If it fails, there is none and
-// the connection remains the caller's.
-//
-// It is not bound to ctx, since database/sql then rolls back on a goroutine of
-// its own, which may come to it when the connection is at other work already.
-func BeginSQLite(ctx context.Context, d *Dialect, conn bun.Conn, giveBack func()) (*Tx, error) {
-	ctx = context.WithoutCancel(ctx)
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	// Whatever BEGIN is with this connection, a statement that could write
-	// takes the lock. After one that reads it would be too late for that if
-	// somebody else has written in between.
-	if err := exec(ctx, tx, `DELETE FROM reset_locks WHERE user_id IS NULL`); err != nil {
-		_ = tx.Rollback()
-		return nil, err
-	}
-	return &Tx{Tx: tx, over: func(err error) error {
-		defer giveBack()
-		return overSQLite(ctx, d, conn.Conn, err)
-	}}, nil
-}
-
-// overSQLite tries again what must not fail. After a COMMIT that had to wait
-// for readers and failed, the transaction is still open, though not in the eyes
-// of database/sql.
-func overSQLite(ctx context.Context, d *Dialect, conn Conn, err error) error {
-	if d.Busy(err) {
-		err = d.Retry(ctx, func() error { return exec(ctx, conn, "COMMIT") })
-	}
-	if err != nil {
-		_ = exec(ctx, conn, "ROLLBACK")
 	}
 	return err
 }
 
-// InTx runs f in a transaction, again as long as it loses races.
+// undo ignores errors: a transaction that can't be rolled back is gone, or its
+// connection is.
+func (t *Tx) undo() {
+	_ = t.Tx.Rollback()
+	_ = t.over(errUndo)
+}
+
+// end commits the transaction if f returns nil, and rolls it back if f fails or
+// panics, unless f has lent it.
+func (t *Tx) end(ctx context.Context, d *Dialect, f func() error) error {
+	succeeded := false
+	defer func() {
+		if !succeeded && !t.lent {
+			t.undo()
+		}
+	}()
+	if err := f(); err != nil {
+		return err
+	}
+	succeeded = true
+	failpoint.Hit("committing")
+	return d.commit(ctx, t)
+}
+
+// InTx runs f in a transaction, and again while it loses races.
 func InTx(ctx context.Context, d *Dialect, begin func(context.Context) (*Tx, error), f Op) error {
 	return d.Retry(ctx, func() error {
 		tx, err := begin(ctx)
@@ -114,26 +82,26 @@ func InTx(ctx context.Context, d *Dialect, begin func(context.Context) (*Tx, err
 			return fmt.Errorf("begin: %w", err)
 		}
 		if err := f(ctx, tx); err != nil {
-			tx.rollback()
+			tx.undo()
 			return err
 		}
-		return d.commitIn(ctx, tx)
+		return d.commit(ctx, tx)
 	})
 }
 
 const (
-	retryTime  = 5 * time.Second
-	minBackOff = time.Millisecond
-	maxBackOff = 50 * time.Millisecond
+	retryTimeout = 5 * time.Second
+	minBackOff   = time.Millisecond
+	maxBackOff   = 50 * time.Millisecond
 )
 
-// Retry calls f until it fails for another reason than a lost race, for at most
-// 5 s and no longer than ctx lasts.
+// Retry calls f until it succeeds or fails for another reason than a lost race,
+// for at most 5 s and no longer than ctx lasts.
 func (d *Dialect) Retry(ctx context.Context, f func() error) error {
 	start, backOff := time.Now(), minBackOff
 	for {
 		err := f()
-		if !d.Busy(err) || time.Since(start) > retryTime {
+		if !d.Busy(err) || time.Since(start) > retryTimeout {
 			return err
 		}
 		select {
@@ -147,29 +115,29 @@ func (d *Dialect) Retry(ctx context.Context, f func() error) error {
 
 type txKey struct{}
 
-// joined is what a context says of a transaction.
-type joined struct {
-	tx    bun.Tx
-	asked atomic.Bool // somebody has taken it
+// A joinable is the transaction in a context.
+type joinable struct {
+	tx     bun.Tx
+	joined atomic.Bool // somebody has taken it
 }
 
-// WithTx returns a context that hands tx on.
+// WithTx returns a context that carries tx.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context {
-	return context.WithValue(ctx, txKey{}, &joined{tx: tx})
+	return context.WithValue(ctx, txKey{}, &joinable{tx: tx})
 }
 
 // TxFrom returns the transaction of a context.
 func TxFrom(ctx context.Context) (bun.Tx, bool) {
-	j, _ := ctx.Value(txKey{}).(*joined)
+	j, _ := ctx.Value(txKey{}).(*joinable)
 	if j == nil {
 		return bun.Tx{}, false
 	}
-	j.asked.Store(true)
+	j.joined.Store(true)
 	return j.tx, true
 }
 
-// asked reports whether the transaction of ctx was taken.
-func asked(ctx context.Context) bool {
-	j, _ := ctx.Value(txKey{}).(*joined)
-	return j != nil && j.asked.Load()
+// joinedBy reports whether somebody has taken the transaction of ctx.
+func joinedBy(ctx context.Context) bool {
+	j, _ := ctx.Value(txKey{}).(*joinable)
+	return j != nil && j.joined.Load()
 }

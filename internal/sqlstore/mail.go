@@ -1,0 +1,134 @@
+package sqlstore
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+func insertMail(ctx context.Context, c Conn, m reset.Mail) error {
+	if m.UserID != "" {
+		if err := checkUserID(m.UserID); err != nil {
+			return err
+		}
+	}
+	if err := checkText(m.Email, m.Name, m.Locale); err != nil {
+		return err
+	}
+	return exec(ctx, c,
+		`INSERT INTO reset_mails (id, kind, user_id, email, name, locale, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
+		m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
+}
+
+func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
+	return exists(ctx, c, `SELECT id`+s.dialect.dueMails, now.UnixMilli(), now.UnixMilli(), 1)
+}
+
+func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) ([]reset.Mail, error) {
+	var mails []reset.Mail
+	var ids []any
+	lease := newID(now)
+	err := each(ctx, c, func(r *sql.Rows) error {
+		m, err := scanMail(r)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, m.ID[:])
+		m.WasDue = m.Due
+		m.Due, m.Lease, m.Attempts = fromMillis(until.UnixMilli()), lease, m.Attempts+1
+		mails = append(mails, m)
+		return nil
+	}, `SELECT id, kind, user_id, email, name, locale, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
+		now.UnixMilli(), now.UnixMilli(), n)
+	if err != nil || len(mails) == 0 {
+		return nil, err
+	}
+	return mails, s.execByKeys(ctx, c, `UPDATE reset_mails SET due = ?, lease = ?, attempts = attempts + 1 WHERE id IN `,
+		ids, until.UnixMilli(), lease[:])
+}
+
+func scanMail(r *sql.Rows) (m reset.Mail, err error) {
+	var id, kind, userID, email, name, locale []byte
+	var due, expires int64
+	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &due, &expires, &m.Attempts); err != nil {
+		return m, err
+	}
+	copy(m.ID[:], id)
+	m.Kind, m.UserID, m.Due, m.Expires = reset.MailKind(kind), string(userID), fromMillis(due), fromMillis(expires)
+	m.Email, m.Name, m.Locale = string(email), string(name), string(locale)
+	return m, nil
+}
+
+// execByKeys runs query once or several times, with a list of keys at its end.
+func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any, args ...any) error {
+	for some := range slices.Chunk(keys, s.dialect.maxKeys) {
+		if err := exec(ctx, c, query+list(len(some)), slices.Concat(args, some)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleOne is Settle for one mail.
+func settleOne(ctx context.Context, s *Store, done reset.Settlement) error {
+	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return settle(ctx, c, done) })
+}
+
+func settle(ctx context.Context, c Conn, d reset.Settlement) error {
+	if d.Retry.IsZero() {
+		return exec(ctx, c, `DELETE FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+	}
+	set := `due = ?, lease = NULL`
+	switch {
+	case d.Held:
+		set = `due = ?`
+	case d.Unspent:
+		set += `, attempts = attempts - 1`
+	}
+	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE id = ? AND lease = ?`, d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
+}
+
+func settleEach(ctx context.Context, _ *Store, c Conn, done []reset.Settlement) error {
+	for _, d := range slices.SortedFunc(slices.Values(done), byMail) {
+		if err := settle(ctx, c, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func byMail(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[:]) }
+
+// settleLocked locks the users first, in order: nobody who removes a user's
+// mails then holds one of these and waits for another.
+func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {
+	users := make(map[string]bool)
+	for _, d := range done {
+		user, err := userOf(ctx, c, d)
+		if err != nil {
+			return err
+		}
+		users[string(user)] = true
+	}
+	delete(users, "") // of public requests
+	for _, user := range slices.Sorted(maps.Keys(users)) {
+		if err := s.lock(ctx, c, user, time.UnixMilli(0)); err != nil {
+			return err
+		}
+	}
+	return settleEach(ctx, s, c, done)
+}
+
+// userOf returns the user a mail is bound to, or nil. That changes only under
+// the mail's lease.
+func userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
+	err = each(ctx, c, func(r *sql.Rows) error { return r.Scan(&user) },
+		`SELECT user_id FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+	return user, err
+}

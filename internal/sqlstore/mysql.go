@@ -1,0 +1,189 @@
+package sqlstore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset"
+)
+
+// mysql is the dialect of MySQL and MariaDB.
+//
+// InnoDB locks what a statement reads: entries of the index that it goes
+// through, then the rows of the table. Removing a row takes the row and its
+// entry in every index. Two transactions that come from different sides lock
+// each other out, and if one of them is a host's own, with a Revoke, only the
+// host could run it again. Therefore:
+//
+//   - A hint leads statements about a user's rows through the index of users. A
+//     planner prefers to scan a small table, and then waits for the rows of
+//     other users.
+//   - A transaction that removes rows of users whom it has not locked comes
+//     through that index as well, in its order.
+//
+// SKIP LOCKED is not enough: MariaDB queues for a lock even under SKIP LOCKED,
+// and can be chosen as a deadlock victim while it waits.
+var mysql = &Dialect{
+	name:       "mysql",
+	TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+	Begin:      begin,
+	commit:     commitInTime,
+	busy:       mysqlBusy,
+	lock:       lockByRow,
+	onConflict: `ON DUPLICATE KEY UPDATE claim_until = claim_until`,
+	forUpdate:  ` FOR UPDATE`,
+	skipLocked: ` FOR UPDATE SKIP LOCKED`,
+	// Through another index it would lock every mail that is due, and hide them from other processes.
+	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	byUser:       forceUserIndex,
+	deleteByUser: func(table string) string { return "DELETE " + table + " FROM " + forceUserIndex(table) }, // the form that takes a hint
+	// MySQL scans a small table for a list of keys and then waits for rows of
+	// others, with its own locked.
+	maxKeys:     1,
+	settleOne:   settleOneInnoDB,
+	settleAll:   settleLocked,
+	purge:       purgeInnoDB,
+	finish:      finishServer,
+	create:      createMySQL,
+	selectBytes: `SELECT ?`,
+	probe:       probeMySQL,
+}
+
+// mysqlBusy knows go-sql-driver's *MySQLError, whose number is a field.
+func mysqlBusy(err error) bool {
+	v := reflect.Indirect(reflect.ValueOf(err))
+	if v.Kind() != reflect.Struct {
+		return false
+	}
+	number := v.FieldByName("Number")
+	if !number.IsValid() || !number.CanUint() {
+		return false
+	}
+	switch number.Uint() {
+	case 1213, 1205, 1020: // deadlock, lock wait timeout, record has changed
+		return true
+	}
+	return false
+}
+
+func forceUserIndex(table string) string { return table + " FORCE INDEX (" + table + "_user)" }
+
+// settleOneInnoDB removes a user's mail through the index of users.
+func settleOneInnoDB(ctx context.Context, s *Store, done reset.Settlement) error {
+	if !done.Retry.IsZero() {
+		return settleOne(ctx, s, done)
+	}
+	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
+		user, err := userOf(ctx, c, done)
+		if err != nil {
+			return err
+		}
+		if user == nil {
+			return settle(ctx, c, done)
+		}
+		return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE user_id = ? AND id = ? AND lease = ?`, user, done.Mail[:], done.Lease[:])
+	})
+}
+
+// purgeInnoDB locks each row through the index of users before it removes any.
+func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (removed int, err error) {
+	for _, t := range tables {
+		passed := make(map[string]bool) // the keys of rows that others had locked
+		for more := true; more && removed < n; {
+			limit := n - removed + len(passed)
+			rows, err := t.expired(ctx, c, now, limit, "")
+			if err != nil {
+				return 0, err
+			}
+			more = len(rows) == limit
+			rows = slices.DeleteFunc(rows, func(r row) bool { return passed[string(r.key)] })
+			if len(rows) > n-removed { // some that were passed over are gone
+				rows, more = rows[:n-removed], true
+			}
+			free, err := s.lockRows(ctx, c, now, t, rows, passed)
+			if err == nil {
+				err = s.remove(ctx, c, t, free)
+			}
+			if err != nil {
+				return 0, err
+			}
+			removed += len(free)
+		}
+	}
+	return removed, nil
+}
+
+// lockRows returns the rows that nobody else has locked or changed meanwhile,
+// and adds the keys of the others to passed.
+func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, rows []row, passed map[string]bool) (free []row, err error) {
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(bytes.Compare(a.user, b.user), bytes.Compare(a.key, b.key)) })
+	for _, r := range rows {
+		from, where, args := t.name, ` WHERE expires <= ? AND `+t.key+` = ?`, []any{now.UnixMilli(), r.key}
+		if r.user != nil && t.name != locksTable {
+			from, where, args = s.dialect.byUser(t.name), where+` AND user_id = ?`, append(args, r.user)
+		}
+		locked, err := exists(ctx, c, `SELECT `+t.key+` FROM `+from+where+s.dialect.skipLocked, args...)
+		if err != nil {
+			return nil, err
+		}
+		if locked {
+			free = append(free, r)
+		} else {
+			passed[string(r.key)] = true
+		}
+	}
+	return free, nil
+}
+
+// lockName is short enough for MySQL, whose named locks belong to the server.
+func lockName(database string) string {
+	sum := sha256.Sum256([]byte(database))
+	return fmt.Sprintf("reset_schema.%x", sum[:16])
+}
+
+func createMySQL(ctx context.Context, _ *Dialect, conn bun.Conn, s Schema) error {
+	var database sql.NullString
+	if err := conn.QueryRowContext(ctx, `SELECT DATABASE()`).Scan(&database); err != nil {
+		return err
+	}
+	var got sql.NullInt64
+	name := []byte(lockName(database.String))
+	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 60)`, name).Scan(&got); err != nil {
+		return err
+	}
+	if got.Int64 != 1 {
+		return errors.New("another process has been creating the schema for a minute")
+	}
+	defer func() { _ = exec(context.WithoutCancel(ctx), conn, `DO RELEASE_LOCK(?)`, name) }()
+	return s.create(ctx, conn)
+}
+
+func probeMySQL(ctx context.Context, c Conn) error {
+	without := func(query string, args ...any) error {
+		var bad string
+		err := each(ctx, c, func(r *sql.Rows) error { return r.Scan(&bad) }, query, args...)
+		if err == nil && bad != "" {
+			err = errors.New(bad)
+		}
+		return err
+	}
+	if err := without(`SELECT 'off' FROM DUAL WHERE @@autocommit = 0`); err != nil {
+		return fmt.Errorf("autocommit must be on: %w", err)
+	}
+	err := without(`SELECT CONCAT(table_name, ' uses ', engine) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN (?, ?, ?) AND engine <> ?`,
+		"reset_activations", "reset_mails", "reset_locks", "InnoDB")
+	if err != nil {
+		return fmt.Errorf("the tables must use InnoDB: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/uptrace/bun"
+)
+
+var postgres = &Dialect{
+	name:         "postgres",
+	TxOptions:    &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+	Begin:        begin,
+	commit:       commitInTime,
+	busy:         postgresBusy,
+	lock:         lockByRow,
+	onConflict:   `ON CONFLICT (user_id) DO UPDATE SET claim_until = reset_locks.claim_until`,
+	forUpdate:    ` FOR UPDATE`,
+	skipLocked:   ` FOR UPDATE SKIP LOCKED`,
+	dueMails:     ` FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	byUser:       plainTable,
+	deleteByUser: plainDelete,
+	maxKeys:      1000,
+	settleOne:    settleOne,
+	settleAll:    settleLocked,
+	purge:        purgeUnlocked,
+	finish:       finishServer,
+	create:       createPostgres,
+	selectBytes:  `SELECT ?::bytea`,
+	probe:        func(context.Context, Conn) error { return nil },
+}
+
+// postgresBusy knows pgx, lib/pq and bun's pgdriver.
+func postgresBusy(err error) bool {
+	state := ""
+	switch e := err.(type) {
+	case interface{ SQLState() string }:
+		state = e.SQLState()
+	case interface{ Field(byte) string }:
+		state = e.Field('C')
+	}
+	return state == "40001" || state == "40P01" // serialization failure, deadlock
+}
+
+// advisoryLock is "reset" in ASCII.
+const advisoryLock = 0x7265736574
+
+func createPostgres(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
+	return conn.RunInTx(ctx, d.TxOptions, func(ctx context.Context, tx bun.Tx) error {
+		if err := exec(ctx, tx, `SELECT pg_advisory_xact_lock(?)`, advisoryLock); err != nil {
+			return err
+		}
+		return s.create(ctx, tx)
+	})
+}

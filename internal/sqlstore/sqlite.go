@@ -1,0 +1,152 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/deadline"
+)
+
+// On SQLite one transaction writes at a time. It locks the whole database from
+// its start, so no row needs a lock of its own.
+var sqlite = &Dialect{
+	name:       "sqlite",
+	Begin:      beginSQLite,
+	commit:     func(_ context.Context, t *Tx) error { return t.commit() }, // which takes no time
+	busy:       sqliteBusy,
+	lock:       func(context.Context, *Dialect, Conn, string, time.Time) error { return nil },
+	onConflict: `ON CONFLICT (user_id) DO UPDATE SET claim_until = reset_locks.claim_until`,
+	// By itself SQLite looks up the row before it looks at the index's second column.
+	dueMails:     ` FROM reset_mails WHERE id IN (SELECT id FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?) ORDER BY due`,
+	byUser:       plainTable,
+	deleteByUser: plainDelete,
+	maxKeys:      1000,
+	settleOne:    settleOne,
+	settleAll:    settleEach,
+	purge:        purgeUnlocked,
+	finish:       finishSQLite,
+	create:       createSQLite,
+	selectBytes:  `SELECT ?`,
+	probe:        func(context.Context, Conn) error { return nil },
+}
+
+// sqliteBusy knows SQLite's own words for SQLITE_BUSY and its relatives, which
+// are the same with every driver. modernc's driver may deliver an interrupt too
+// late, to the next user of a connection.
+func sqliteBusy(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "database is locked") || strings.HasPrefix(s, "interrupted")
+}
+
+func beginSQLite(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	giveBack := func() { _ = conn.Close() }
+	tx, err := BeginOn(ctx, d, conn, giveBack)
+	if err != nil {
+		giveBack()
+	}
+	return tx, err
+}
+
+// BeginOn begins a transaction on a connection to SQLite, which is given back
+// through giveBack when the transaction is over. If it fails, there is none and
+// the connection remains the caller's.
+//
+// The transaction is not bound to ctx: database/sql would roll it back on
+// another goroutine, perhaps when the connection has already begun the next one.
+func BeginOn(ctx context.Context, d *Dialect, conn bun.Conn, giveBack func()) (*Tx, error) {
+	ctx = context.WithoutCancel(ctx)
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	// A statement that could write takes the lock, even if BEGIN was not
+	// IMMEDIATE on this connection. After one that reads it would be too late
+	// if somebody else had written in between.
+	if err := exec(ctx, tx, `DELETE FROM reset_locks WHERE user_id IS NULL`); err != nil {
+		_ = tx.Rollback()
+		return nil, err
+	}
+	return &Tx{Tx: tx, over: func(err error) error {
+		defer giveBack()
+		return overSQLite(ctx, d, conn.Conn, err)
+	}}, nil
+}
+
+// overSQLite makes sure that a transaction has ended. After a COMMIT that
+// failed because others were reading, it is still open, though database/sql
+// takes it for over.
+func overSQLite(ctx context.Context, d *Dialect, conn Conn, err error) error {
+	if d.Busy(err) {
+		err = d.Retry(ctx, func() error { return exec(ctx, conn, "COMMIT") })
+	}
+	if err != nil {
+		_ = exec(ctx, conn, "ROLLBACK")
+	}
+	return err
+}
+
+const (
+	// sqliteTimeout bounds apply on SQLite, where a host that bypasses the
+	// transaction blocks on its own lock.
+	sqliteTimeout = 2 * time.Second
+	// sqliteGrace is what an apply gets that returns when its context ends.
+	sqliteGrace = 500 * time.Millisecond
+)
+
+var errBypassed = errors.New("SetPassword did not use the transaction that locks the database: write through storebun.IDB(ctx, db) or storebun.Tx(ctx)")
+
+// finishSQLite does not wait for an apply that waits for the transaction
+// instead of using it. Drivers keep waiting when the context ends, so apply has
+// a goroutine of its own, which keeps the transaction until apply has returned:
+// what the host writes late must never be committed behind an error.
+func finishSQLite(ctx context.Context, s *Store, tx *Tx, _ reset.ID, apply func(context.Context) error) error {
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), sqliteTimeout)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, sqliteTimeout)
+	defer cancel()
+	return tx.end(ctx, s.dialect, func() error {
+		err, returned := deadline.Call(wait, sqliteGrace, func() error { return apply(ctx) }, tx.undo)
+		switch {
+		case !returned:
+			tx.lent = true
+			return overdue(ctx)
+		case err == nil, joinedBy(ctx), !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return err
+		}
+		return fmt.Errorf("%w (%w)", err, errBypassed)
+	})
+}
+
+func overdue(ctx context.Context) error {
+	if !joinedBy(ctx) {
+		return errBypassed
+	}
+	return fmt.Errorf("SetPassword took longer than %v: %w", sqliteTimeout, context.DeadlineExceeded)
+}
+
+// createSQLite takes the lock before it reads.
+func createSQLite(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
+	return d.Retry(ctx, func() error {
+		if err := exec(ctx, conn, `BEGIN IMMEDIATE`); err != nil {
+			return err
+		}
+		err := s.create(ctx, conn)
+		if err == nil {
+			err = exec(ctx, conn, `COMMIT`)
+		}
+		if err != nil {
+			_ = exec(context.WithoutCancel(ctx), conn, `ROLLBACK`)
+		}
+		return err
+	})
+}
