@@ -2,10 +2,11 @@ package reset
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"github.com/gopassreset/reset/internal/deadline"
 )
 
 // The host's code (Users, Store, Mailer, Limiter and the functions of Config)
@@ -18,39 +19,20 @@ func inTime[T any](ctx context.Context, grace time.Duration, f func() (T, error)
 	type result struct {
 		value T
 		err   error
-		panic *hostPanic
 	}
-	done := make(chan result, 1)
-	go func() {
-		r := result{err: errors.New("goroutine ended")} // by runtime.Goexit
+	r, returned := deadline.Call(ctx, grace, func() (r result) {
 		defer func() {
 			if p := recover(); p != nil {
-				r.panic = panicOf(p)
+				panic(panicOf(p))
 			}
-			done <- r
 		}()
 		r.value, r.err = f()
-	}()
-	get := func(r result) (T, error) {
-		if r.panic != nil {
-			panic(r.panic)
-		}
-		return r.value, r.err
+		return r
+	}, nil)
+	if !returned {
+		return r.value, fmt.Errorf("no answer: %w", ctx.Err())
 	}
-	select {
-	case r := <-done:
-		return get(r)
-	case <-ctx.Done():
-	}
-	t := time.NewTimer(grace)
-	defer t.Stop()
-	select {
-	case r := <-done:
-		return get(r)
-	case <-t.C:
-		var none T
-		return none, fmt.Errorf("no answer: %w", ctx.Err())
-	}
+	return r.value, r.err
 }
 
 // A hostPanic is a panic of the host's code. It does not keep the value, which

@@ -83,7 +83,7 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// BenchmarkChangePassword is one change of a password, but for its hash.
+// BenchmarkChangePassword is one change of a password, without its hash.
 func BenchmarkChangePassword(b *testing.B) {
 	benchEach(b, func(b *testing.B, h *host, service *reset.Service) {
 		var activations []string

@@ -29,7 +29,7 @@ import (
 // binary again.
 const childEnv = "RESET_TEST_CHILD"
 
-// A job is what a child is to do.
+// A job says what a child does.
 type job struct {
 	Role        string
 	Place       place
@@ -42,7 +42,7 @@ type job struct {
 	Soon        time.Time // when what the first of the users has expires, where the role purges
 }
 
-// A child is the process that does a job.
+// A child does a job in a process of its own.
 type child struct {
 	job
 	*host
@@ -89,7 +89,7 @@ func beChild(ctx context.Context, text string) error {
 	if c.Point != "" {
 		failpoint.Arm(killAt(c.Point, c.Hit))
 	}
-	tell("ready")
+	report("ready")
 	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
 		return err
 	}
@@ -111,8 +111,8 @@ func killAt(point string, hit int) func(string) {
 	}
 }
 
-// tell is for the parent: one line, written at once.
-func tell(words ...string) { fmt.Println(strings.Join(words, " ")) }
+// report writes one line for the parent, at once.
+func report(words ...string) { fmt.Println(strings.Join(words, " ")) }
 
 // A process is a child as its parent sees it.
 type process struct {
@@ -160,7 +160,7 @@ func startChild(t *testing.T, j job) *process {
 	return p
 }
 
-// rest returns what the child tells until its end, in words.
+// rest returns the words of every line that the child reports until it ends.
 func (p *process) rest() (lines [][]string) {
 	for p.lines.Scan() {
 		lines = append(lines, strings.Fields(p.lines.Text()))
@@ -177,8 +177,7 @@ func (p *process) wasKilled(t *testing.T) {
 	}
 }
 
-// wentWell waits for the end of the child, which must have had nothing to
-// complain about.
+// wentWell waits for the end of the child, which must not have written to stderr.
 func (p *process) wentWell(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Wait(); err != nil || p.stderr.Len() > 0 {
@@ -186,8 +185,8 @@ func (p *process) wentWell(t *testing.T) {
 	}
 }
 
-// A letter is what has arrived at the mail server.
-type letter struct {
+// A received is a message that has arrived at the mail server.
+type received struct {
 	id         string // of the message
 	to         string
 	activation string // "" of a notification
@@ -195,11 +194,11 @@ type letter struct {
 
 var activationIn = regexp.MustCompile(`activation=([A-Za-z0-9_-]{24})`)
 
-// letters returns what has arrived so far.
-func letters(t *testing.T, sink *smtptest.Server) (all []letter) {
+// inbox returns every message that has arrived so far.
+func inbox(t *testing.T, sink *smtptest.Server) (all []received) {
 	t.Helper()
 	for _, text := range sink.Messages() {
-		l, err := parseLetter(strings.ReplaceAll(text, "\r\n..", "\r\n."))
+		l, err := parseMessage(strings.ReplaceAll(text, "\r\n..", "\r\n."))
 		if err != nil {
 			t.Fatalf("%v in %s", err, text)
 		}
@@ -208,7 +207,7 @@ func letters(t *testing.T, sink *smtptest.Server) (all []letter) {
 	return all
 }
 
-func parseLetter(text string) (l letter, err error) {
+func parseMessage(text string) (l received, err error) {
 	m, err := mail.ReadMessage(strings.NewReader(text))
 	if err != nil {
 		return l, err
@@ -229,7 +228,7 @@ func parseLetter(text string) (l letter, err error) {
 	if err != nil {
 		return l, err
 	}
-	l = letter{id: m.Header.Get("Message-ID"), to: to.Address}
+	l = received{id: m.Header.Get("Message-ID"), to: to.Address}
 	if found := activationIn.FindSubmatch(body); found != nil {
 		l.activation = string(found[1])
 	}

@@ -27,8 +27,8 @@ var (
 	changePoints = map[string]int{"claimed": 2, "set": 2, "committing": 2}
 )
 
-// visit makes two requests and a public request, sends the mail, changes the passwords of
-// those who have made requests, and tells of it.
+// visit makes two requests and a public request, sends the mail, changes the
+// passwords of the users with a request, and reports each step.
 func visit(ctx context.Context, c *child) error {
 	alice, bob, carol := c.Users[0], c.Users[1], c.Users[2]
 	activations := make(map[string]string)
@@ -38,21 +38,21 @@ func visit(ctx context.Context, c *child) error {
 			return err
 		}
 		activations[user] = activation
-		tell("accepted", user, activation)
+		report("accepted", user, activation)
 	}
 	if err := c.Forgot(ctx, emailOf(bob), "client", reset.ForgotOptions{}); err != nil {
 		return err
 	}
-	tell("accepted", bob)
+	report("accepted", bob)
 	if err := c.drain(ctx, c.Service); err != nil {
 		return err
 	}
 	for _, user := range []string{alice, carol} {
-		tell("changing", user)
+		report("changing", user)
 		if err := c.ChangePassword(ctx, activations[user], "the new password"); err != nil {
 			return err
 		}
-		tell("changed", user)
+		report("changed", user)
 	}
 	return c.drain(ctx, c.Service)
 }
@@ -77,7 +77,7 @@ func crashes(t *testing.T, p place, points map[string]int) {
 				c := newCrash(t, h, 3)
 				child := c.start(job{Role: "visit", Point: point, Hit: 1 + round%points[point]})
 				child.start()
-				c.told = child.rest()
+				c.said = child.rest()
 				child.wasKilled(t)
 				c.restart()
 			})
@@ -94,7 +94,7 @@ func storm(ctx context.Context, c *child) error {
 		wg.Go(func() {
 			if i%2 == 1 {
 				if err := c.Forgot(ctx, emailOf(user), "client", reset.ForgotOptions{}); err == nil {
-					tell("accepted", user)
+					report("accepted", user)
 				}
 				return
 			}
@@ -102,18 +102,18 @@ func storm(ctx context.Context, c *child) error {
 			if err != nil {
 				return
 			}
-			tell("accepted", user, activation)
+			report("accepted", user, activation)
 			if i%4 != 0 {
 				return
 			}
-			tell("changing", user)
+			report("changing", user)
 			if err := c.ChangePassword(ctx, activation, "the new password"); err == nil {
-				tell("changed", user)
+				report("changed", user)
 			}
 		})
 	}
 	wg.Wait()
-	tell("over")
+	report("over")
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -131,12 +131,12 @@ func TestKilledUnderLoad(t *testing.T) {
 					if !child.lines.Scan() {
 						t.Fatalf("the child has ended: %s", &child.stderr)
 					}
-					c.told = append(c.told, strings.Fields(child.lines.Text()))
+					c.said = append(c.said, strings.Fields(child.lines.Text()))
 				}
 				if err := child.cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
-				c.told = append(c.told, child.rest()...)
+				c.said = append(c.said, child.rest()...)
 				child.wasKilled(t)
 				c.restart()
 			})
@@ -144,13 +144,13 @@ func TestKilledUnderLoad(t *testing.T) {
 	})
 }
 
-// A crash is the story of a process that is killed.
+// A crash is a process that is killed, and what it has left.
 type crash struct {
 	*testing.T
 	h     *host
 	sink  *smtptest.Server
 	users []string
-	told  [][]string // by the process
+	said  [][]string // by the process
 }
 
 func newCrash(t *testing.T, h *host, users int) *crash {
@@ -167,9 +167,9 @@ func (c *crash) start(j job) *process {
 	return startChild(c.T, j)
 }
 
-// did reports what the process has told of a user.
+// did reports whether the process has said something of a user.
 func (c *crash) did(what, user string) bool {
-	return slices.ContainsFunc(c.told, func(line []string) bool {
+	return slices.ContainsFunc(c.said, func(line []string) bool {
 		return len(line) > 1 && line[0] == what && line[1] == user
 	})
 }
@@ -209,7 +209,7 @@ func (c *crash) nothingHalf() {
 			c.Errorf("%s has the password %q and %d sessions", user, hash, sessions)
 		}
 		if c.did("changed", user) && !changed {
-			c.Errorf("%s was told of a new password, and has %q", user, hash)
+			c.Errorf("%s got success for a new password, and has %q", user, hash)
 		}
 		live := c.number("SELECT COUNT(*) FROM reset_activations WHERE claim IS NULL AND user_id = ?", []byte(user))
 		if changed && live > 0 {
@@ -241,7 +241,7 @@ func (c *crash) number(query string, args ...any) int {
 // arrived returns how often the mail server has accepted each message.
 func (c *crash) arrived() map[string]int {
 	times := make(map[string]int)
-	for _, l := range letters(c.T, c.sink) {
+	for _, l := range inbox(c.T, c.sink) {
 		id, _, _ := strings.Cut(strings.Trim(l.id, "<>"), "@")
 		times[id]++
 	}
@@ -289,10 +289,10 @@ func (c *crash) sentOnce(before map[string]int, queued []string) {
 
 func (c *crash) sentAtLeastOnce() {
 	c.Helper()
-	all := letters(c.T, c.sink)
+	all := inbox(c.T, c.sink)
 	for _, user := range c.users {
 		sent := func(notification bool) bool {
-			return slices.ContainsFunc(all, func(l letter) bool {
+			return slices.ContainsFunc(all, func(l received) bool {
 				return l.to == emailOf(user) && notification == (l.activation == "")
 			})
 		}
@@ -300,8 +300,8 @@ func (c *crash) sentAtLeastOnce() {
 		if c.did("accepted", user) && hash == "old" && !sent(false) {
 			c.Errorf("the request of %s was accepted and not mailed", user)
 		}
-		if toTell := c.did("changed", user) || c.h.Elsewhere == "" && hash != "old"; toTell != sent(true) {
-			c.Errorf("%s has the password %q: a notification was sent: %v, want %v", user, hash, sent(true), toTell)
+		if notify := c.did("changed", user) || c.h.Elsewhere == "" && hash != "old"; notify != sent(true) {
+			c.Errorf("%s has the password %q: a notification was sent: %v, want %v", user, hash, sent(true), notify)
 		}
 	}
 }
@@ -311,12 +311,12 @@ func (c *crash) sentAtLeastOnce() {
 func (c *crash) worksOnce(service *reset.Service, user string) {
 	c.Helper()
 	var activations []string
-	for _, l := range letters(c.T, c.sink) {
+	for _, l := range inbox(c.T, c.sink) {
 		if l.to == emailOf(user) && l.activation != "" {
 			activations = append(activations, l.activation)
 		}
 	}
-	for _, line := range c.told {
+	for _, line := range c.said {
 		if len(line) == 3 && line[1] == user {
 			activations = append(activations, line[2])
 		}

@@ -266,8 +266,8 @@ func stockUp(t *testing.T, h *host) {
 	}
 }
 
-// stock returns all that is stored, but for the names of leases and for lock
-// rows, which tell nobody anything.
+// stock returns everything stored except the ids of leases and the lock rows,
+// which reveal nothing.
 func stock(t *testing.T, h *host) string {
 	t.Helper()
 	var all []string

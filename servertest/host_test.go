@@ -109,8 +109,8 @@ func TestOneTransaction(t *testing.T) {
 	})
 }
 
-// A host that does not return the error which has ended its transaction does
-// not get a success for half of it.
+// A host that swallows the error that ended its transaction does not get success
+// for half of it.
 func TestStands(t *testing.T) {
 	undo := map[string]func(ctx context.Context, tx bun.Tx){
 		postgresServer.name: func(ctx context.Context, tx bun.Tx) {
@@ -178,7 +178,7 @@ func TestWithTx(t *testing.T) {
 	})
 }
 
-// What a database does to strings by its collation, it does not do to ours.
+// Collations do not apply to the store's strings.
 func TestCollations(t *testing.T) {
 	lookalikes := []string{"mike", "MIKE", "Mike", "mıke", "mike ", "mike  ", "mike\x00", "míke", "ｍike", "miKe", "mi\u212ae", "ﬁ", "fi", "ſ", "s", "ß", "ss"}
 	if len(slices.Compact(slices.Sorted(slices.Values(lookalikes)))) != len(lookalikes) {
@@ -212,7 +212,7 @@ func TestCreateSchemaAtOnce(t *testing.T) {
 	})
 }
 
-// createSchemaAtOnce is what processes do that start together.
+// createSchemaAtOnce does what processes do that start together.
 func createSchemaAtOnce(t *testing.T, db *bun.DB) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -324,7 +324,7 @@ func TestNewRefuses(t *testing.T) {
 	})
 }
 
-// What a host or a server may have set does not matter.
+// The settings of hosts and servers do not matter.
 func TestSettings(t *testing.T) {
 	settings := map[dialect.Name][]string{
 		dialect.PG: {

@@ -15,9 +15,9 @@ import (
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
-// The host's transactions are not the store's to run again. These tests let one
-// that revokes, at the server's default isolation level unless it is said, meet
-// the store's own work where they could lock each other out, and count what
+// The store can't run the host's transactions again. In these tests one that
+// revokes, at the server's default isolation level unless a test says otherwise,
+// meets the store's own where the two could lock each other out. They count what
 // fails.
 
 // lockWaits returns how many connections to a test's database wait for a lock.
@@ -29,7 +29,7 @@ func lockWaits(t *testing.T, s server, db *bun.DB) int {
 	return transactions(t, db, "LOCK WAIT ")
 }
 
-// A work runs beside the test.
+// A work runs in parallel to the test.
 type work struct {
 	done chan struct{}
 	err  error
@@ -118,7 +118,7 @@ func TestRevokeMeetsSettle(t *testing.T) {
 	})
 }
 
-// A Revoke meets a Settle of one mail that has its locks but for the entry of
+// A Revoke meets a Settle of one mail that has all its locks except the entry of
 // one index.
 func TestRevokeMeetsSettleOfOne(t *testing.T) {
 	const others = 50 // so many that a planner goes through an index
@@ -239,8 +239,8 @@ func revokeMeetsPurge(t *testing.T, s server, table string, hook heldQuery) {
 	}
 }
 
-// What is done for one user does not wait for what a host has not yet committed
-// for another, however few rows there are for a planner to choose from.
+// A call for one user does not wait for a host's open transaction for another,
+// however few rows a planner has to choose from.
 func TestUsersDoNotWait(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		for _, elsewhere := range []bool{false, true} {
@@ -332,7 +332,7 @@ func TestPurgePassesOver(t *testing.T) {
 	})
 }
 
-// What another Purge has removed makes no room for more than n.
+// Purge removes no more than n, whatever another Purge removes meanwhile.
 func TestPurgeMeetsPurge(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 6)
@@ -396,8 +396,8 @@ func TestPurgeMeetsClaim(t *testing.T) {
 	})
 }
 
-// A Settle that looks up whose mail it is leaves the mail alone that somebody
-// else leases before it is removed.
+// A Settle that has looked up the user of a mail leaves the mail alone if somebody
+// else leases it before it is removed.
 func TestSettleMeetsLease(t *testing.T) {
 	s := mysqlServer // elsewhere it is one statement
 	s.address(t)
@@ -425,8 +425,8 @@ func TestSettleMeetsLease(t *testing.T) {
 	}
 }
 
-// A Settle that waits for a Redeem of the same user, in one of the mails that
-// are removed, is not in the way of its notification.
+// A Settle that waits for a Redeem of the same user, in one of the removed mails,
+// does not block its notification.
 func TestSettleMeetsRedeem(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 6)

@@ -33,8 +33,8 @@ const howTo = `needs a server. To run it on both:
 	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
 	go test ./servertest`
 
-// TestMain says on which servers nothing is tested: go test shows the skips of a
-// package that passes only with -v.
+// TestMain names the servers on which nothing is tested: go test shows the skips
+// of a package that passes only with -v.
 func TestMain(m *testing.M) {
 	var missing []string
 	for _, s := range servers {
@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A server is one kind of database, at the address that env has.
+// A server is one kind of database; the environment variable env has its address.
 type server struct {
 	name string
 	env  string
@@ -89,7 +89,7 @@ func (s server) address(t testing.TB) string {
 	return address
 }
 
-// open returns a database that is empty but for the tables of the store.
+// open returns a database with empty tables of the store and nothing else.
 func (s server) open(t *testing.T, conns int) *bun.DB {
 	t.Helper()
 	db := s.empty(t, conns)
@@ -138,7 +138,7 @@ func freshPostgres(t *testing.T, address string, conns int) *bun.DB {
 	admin := stdlib.OpenDB(*config)
 	makeAndDrop(t, admin, "CREATE SCHEMA "+name, "DROP SCHEMA "+name+" CASCADE")
 	config.RuntimeParams["search_path"] = name
-	config.RuntimeParams["application_name"] = name // tells its connections from those of others
+	config.RuntimeParams["application_name"] = name // distinguishes its connections from those of others
 	return pool(t, bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()), conns)
 }
 

@@ -95,7 +95,7 @@ func newDSN(t testing.TB, s server) string {
 		}
 		q := u.Query()
 		q.Set("search_path", name)
-		q.Set("application_name", name) // tells its connections from those of other places
+		q.Set("application_name", name) // distinguishes its connections from those of other places
 		u.RawQuery = q.Encode()
 		dsn, drop = u.String(), drop+" CASCADE"
 	}
@@ -179,7 +179,7 @@ func openDB(kind, dsn string) (*bun.DB, error) {
 		if err != nil {
 			return nil, err
 		}
-		config.Logger = &mysql.NopLogger{} // it tells of every connection that a test cuts
+		config.Logger = &mysql.NopLogger{} // it logs every connection that a test cuts
 		connector, err := mysql.NewConnector(config)
 		if err != nil {
 			return nil, err
@@ -238,9 +238,9 @@ func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
 	})
 }
 
-// transactions counts those of InnoDB in a database of which the server says
-// something. information_schema.innodb_trx would not do: it repeats itself until
-// nobody has asked for 100 ms.
+// transactions counts those of InnoDB in a database whose status line contains
+// something. information_schema.innodb_trx would not do: it repeats its answer until
+// nobody has queried it for 100 ms.
 func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 	t.Helper()
 	var kind, name, status, ids string
@@ -263,14 +263,14 @@ func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 
 var threadID = regexp.MustCompile(`(?:MySQL|MariaDB) thread id (\d+)`)
 
-// poll waits until a server says so, for at most 2 minutes.
+// poll waits until done returns true, for at most 2 minutes.
 func poll(t *testing.T, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for late := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
 		if time.Now().After(late) {
-			t.Fatal("the server does not come to rest, or to the wait that the test is about")
+			t.Fatal("timed out after 2 minutes")
 		}
 	}
 }

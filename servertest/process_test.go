@@ -42,7 +42,7 @@ func (l testLog) WithAttrs([]slog.Attr) slog.Handler { return l }
 func (l testLog) WithGroup(string) slog.Handler      { return l }
 
 // inProcesses starts children, which begin at the same time, and returns what
-// they told.
+// they reported.
 func inProcesses(t *testing.T, j job) (lines [][]string) {
 	t.Helper()
 	var children []*process
@@ -94,7 +94,7 @@ func requestAtOnce(ctx context.Context, c *child) error {
 			return nil
 		}
 		if err == nil {
-			tell("accepted", activation)
+			report("accepted", activation)
 		}
 		return err
 	})
@@ -106,9 +106,9 @@ func TestProcessesRequest(t *testing.T) {
 		h := openHost(t, newPlace(t, s, false))
 		sink := smtptest.Listen(t, smtptest.Script{})
 		h.users.add(t, "alice")
-		told := inProcesses(t, job{Role: "request", Place: h.place, MailServer: sink.Addr, Users: []string{"alice"}})
-		if len(told) != 3 {
-			t.Errorf("%d requests were accepted, want 3", len(told))
+		lines := inProcesses(t, job{Role: "request", Place: h.place, MailServer: sink.Addr, Users: []string{"alice"}})
+		if len(lines) != 3 {
+			t.Errorf("%d requests were accepted, want 3", len(lines))
 		}
 		for _, query := range []string{"SELECT COUNT(DISTINCT request) FROM reset_activations", "SELECT COUNT(*) FROM reset_mails"} {
 			if got := count(t, h.db, query); got != 3 {
@@ -122,7 +122,7 @@ func TestProcessesRequest(t *testing.T) {
 		if err := h.drain(t.Context(), service); err != nil {
 			t.Fatal(err)
 		}
-		if got := len(letters(t, sink)); got != 3 {
+		if got := len(inbox(t, sink)); got != 3 {
 			t.Errorf("%d mails were sent, want 3", got)
 		}
 	})
@@ -135,7 +135,7 @@ func forgotAtOnce(ctx context.Context, c *child) error {
 	return errors.Join(err, c.drain(ctx, c.Service))
 }
 
-// Four processes take 25 asks each for one user, and send the mail.
+// Four processes take 25 public requests each for one user, and send the mail.
 func TestProcessesForgot(t *testing.T) {
 	onAll(t, func(t *testing.T, s server) {
 		h := openHost(t, newPlace(t, s, false))
@@ -162,7 +162,7 @@ func TestProcessesForgot(t *testing.T) {
 			}
 		}
 		live := count(t, h.db, "SELECT COUNT(DISTINCT request) FROM reset_activations")
-		if sent := len(letters(t, sink)); sent < 1 || sent > 3 || live != sent {
+		if sent := len(inbox(t, sink)); sent < 1 || sent > 3 || live != sent {
 			t.Errorf("%d mails were sent, want 1 to 3; %d requests are live", sent, live)
 		}
 	})
@@ -176,7 +176,7 @@ func redeemAtOnce(ctx context.Context, c *child) error {
 			return nil
 		}
 		if err == nil {
-			tell("changed", password)
+			report("changed", password)
 		}
 		return err
 	})
@@ -207,12 +207,12 @@ func redeemInProcesses(t *testing.T, s server, activations int) {
 		}
 		j.Activations = append(j.Activations, activation)
 	}
-	told := inProcesses(t, j)
-	if len(told) != 1 {
-		t.Fatalf("%d changes succeeded, want one: %v", len(told), told)
+	lines := inProcesses(t, j)
+	if len(lines) != 1 {
+		t.Fatalf("%d changes succeeded, want one: %v", len(lines), lines)
 	}
-	if hash, sessions := h.users.state(t, "alice"); hash != hashOf(told[0][1]) || sessions != 0 {
-		t.Errorf("%q is stored and there are %d sessions, and what succeeded was %q", hash, sessions, told[0][1])
+	if hash, sessions := h.users.state(t, "alice"); hash != hashOf(lines[0][1]) || sessions != 0 {
+		t.Errorf("%q is stored and there are %d sessions, and what succeeded was %q", hash, sessions, lines[0][1])
 	}
 	if got := count(t, h.db, "SELECT COUNT(*) FROM reset_activations"); got != 0 {
 		t.Errorf("%d activations are left", got)
@@ -243,7 +243,7 @@ func TestProcessesSend(t *testing.T) {
 		}
 		inProcesses(t, job{Role: "send", Place: h.place, MailServer: sink.Addr})
 		got := make(map[string]int)
-		for _, l := range letters(t, sink) {
+		for _, l := range inbox(t, sink) {
 			got[l.to]++
 		}
 		if !maps.Equal(got, want) {
@@ -261,7 +261,7 @@ func quarrel(ctx context.Context, c *child) error {
 		switch c.Child % 4 {
 		case 0:
 			if err = c.ChangePassword(ctx, c.Activations[i], "the new password"); err == nil {
-				tell("changed", user)
+				report("changed", user)
 			}
 			if errors.Is(err, reset.ErrInvalidActivation) {
 				err = nil
@@ -334,9 +334,9 @@ func TestProcessesQuarrel(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		told := inProcesses(t, j)
+		lines := inProcesses(t, j)
 		for i, user := range j.Users {
-			changed := slices.ContainsFunc(told, func(line []string) bool { return line[1] == user })
+			changed := slices.ContainsFunc(lines, func(line []string) bool { return line[1] == user })
 			if i%3 == 0 {
 				continue // deleted
 			}

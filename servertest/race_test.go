@@ -97,7 +97,7 @@ func raceIssues(t *testing.T, db *bun.DB) {
 	}
 }
 
-// failedQueries counts what a store may have tried again.
+// failedQueries counts statements that failed, which the store may have retried.
 type failedQueries struct{ atomic.Int64 }
 
 func (f *failedQueries) BeforeQuery(ctx context.Context, _ *bun.QueryEvent) context.Context {
@@ -177,7 +177,7 @@ func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
 	}
 }
 
-// Workers take every mail once, while others enqueue and settle.
+// Workers lease every mail once, while others enqueue and settle.
 func TestRaceLeases(t *testing.T) {
 	const mails, workers = 500, 20
 	onEach(t, func(t *testing.T, s server) {
@@ -226,8 +226,8 @@ func TestRaceLeases(t *testing.T) {
 	})
 }
 
-// Two transactions that lock each other out get what the driver says when one
-// of them is the victim. It must be taken for what it is.
+// When two transactions lock each other out, the driver reports the deadlock to
+// one of them, and the store recognises it.
 func TestDeadlockIsRetried(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 4)

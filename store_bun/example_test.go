@@ -17,8 +17,8 @@ import (
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
-// The host saves a password in the transaction that uses up the activation.
-// This host uses bun.
+// The host saves a password in the transaction that redeems the activation. This
+// host uses bun.
 type bunUsers struct{ accounts }
 
 func (u *bunUsers) SetPassword(ctx context.Context, userID, hash string) error {
@@ -61,8 +61,8 @@ func ExampleTx() {
 	// password: hash of correct horse battery staple, sessions: 0
 }
 
-// The host changes a password itself, for somebody who is logged in. Links
-// that were mailed before end in the same transaction.
+// The host itself changes the password of a user who is signed in. Earlier links
+// end in the same transaction.
 func ExampleWithTx() {
 	db, closeDB := openExample()
 	defer closeDB()
@@ -73,7 +73,7 @@ func ExampleWithTx() {
 		log.Fatal(err)
 	}
 	err = db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		// First, for that is the order in which a reset takes its locks.
+		// First, since a reset takes its locks in that order.
 		if err := service.Revoke(storebun.WithTx(ctx, tx), "1"); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func ExampleWithTx() {
 	// reset: find: invalid activation
 }
 
-// accounts are what both hosts have in common.
+// accounts is the common part of both hosts.
 type accounts struct{ db *bun.DB }
 
 func (a accounts) FindByEmail(ctx context.Context, address string) (u reset.User, err error) {
@@ -100,7 +100,7 @@ func (a accounts) FindByEmail(ctx context.Context, address string) (u reset.User
 }
 
 func (accounts) HashPassword(_ context.Context, password string) (string, error) {
-	return "hash of " + password, nil // do use a real one
+	return "hash of " + password, nil // a real host uses bcrypt or Argon2id
 }
 
 func openExample() (_ *bun.DB, closeDB func()) {

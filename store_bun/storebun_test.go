@@ -29,7 +29,7 @@ import (
 
 var start = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 
-// wal is what a host should have. Tests do not wait for the disk.
+// wal has the settings that a host should have. Tests do not wait for the disk.
 const wal = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)"
 
 // openFile returns a database in a new file as a host opens it, with parameters
@@ -138,7 +138,7 @@ func (h *host) want(password string) {
 	}
 }
 
-// All the ways in which a host may write.
+// Every way in which a host may write.
 func TestOneTransaction(t *testing.T) {
 	const update = "UPDATE users SET hash = 'new' WHERE id = 'a'"
 	ways := map[string]func(h *host, ctx context.Context) error{
@@ -249,8 +249,8 @@ func TestForgottenTransaction(t *testing.T) {
 	}
 }
 
-// An apply that has the transaction and outstays its time is told something
-// else, and what it returns late counts for nothing.
+// For an apply that uses the transaction and exceeds its time, Redeem reports a
+// deadline. A late return of nil does not commit.
 func TestSlowApply(t *testing.T) {
 	h := newHost(t, wal, 0)
 	goOn, over := make(chan struct{}), make(chan error, 1)
@@ -272,7 +272,7 @@ func TestSlowApply(t *testing.T) {
 
 func TestWithTx(t *testing.T) {
 	for _, commit := range []bool{true, false} {
-		h := newHost(t, wal, 1) // a Revoke outside of the transaction would wait for ever
+		h := newHost(t, wal, 1) // a Revoke outside of the transaction would wait forever
 		tx, err := h.db.BeginTx(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -413,8 +413,8 @@ func TestDDL(t *testing.T) {
 	}
 }
 
-// Transactions that read first wait for their turn before that: otherwise they
-// would have read in vain.
+// Transactions that read first lock before they read, or they would have read in
+// vain.
 func TestWritersWaitForTheirTurn(t *testing.T) {
 	hook := &recorder{}
 	db := openFile(t, wal)
@@ -440,7 +440,7 @@ func TestWritersWaitForTheirTurn(t *testing.T) {
 }
 
 // The host's hooks see the statements as they are sent, with strings in
-// hexadecimal, so that no character in them means anything.
+// hexadecimal: no character in them can have a meaning.
 func TestQueryHooks(t *testing.T) {
 	hook := &recorder{}
 	db := openFile(t, wal).WithQueryHook(hook)

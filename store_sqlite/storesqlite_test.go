@@ -117,7 +117,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// Characters that mean something in a DSN, a URI or SQL are a file's name.
+// Characters with a meaning in a DSN, a URI or SQL may be in a file's name.
 func TestOpenNames(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a?mode=memory", "a#b", "100%41", "a b'c\"", "ä;&=+"} {
@@ -161,8 +161,7 @@ func TestEveryConnectionIsSetUp(t *testing.T) {
 	}
 }
 
-// Processes that start together create the file together, and those that end
-// leave it to others.
+// Processes may create the file together, and may close it while others use it.
 func TestOpenAtOnce(t *testing.T) {
 	const rounds, stores = 100, 4
 	dir := t.TempDir()
@@ -212,7 +211,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for i := range 20 { // whoever comes too late is told
+	for i := range 20 { // late ones get errClosed
 		wg.Go(func() {
 			if err := s.Enqueue(t.Context(), publicRequest(2+i)); err != nil && !strings.Contains(err.Error(), "closed") {
 				t.Errorf("Enqueue during Close: %v", err)
@@ -245,7 +244,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// Close lets what has begun come to its end.
+// Close waits for whatever has begun.
 func TestCloseWaits(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	a := activation(1, "a")
@@ -293,7 +292,7 @@ func TestCommitsTogether(t *testing.T) {
 	}
 }
 
-// A batch has jobs that fail, in every way, among jobs that do not.
+// A batch has writes that fail, in every way, among writes that do not.
 func TestFailuresUndoOnlyThemselves(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	insert := func(n int) sqlstore.Op {
@@ -350,7 +349,7 @@ func TestFailuresUndoOnlyThemselves(t *testing.T) {
 	}
 }
 
-// A refusal is an answer like any other: it costs the others nothing.
+// A verdict does not cost the others of its batch their commit.
 func TestVerdictsShareTheCommit(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	commits, err := s.CountCommits()
@@ -376,7 +375,7 @@ func TestVerdictsShareTheCommit(t *testing.T) {
 	}
 }
 
-// Whose context has ended before the batch has begun is not in it.
+// A write whose context ended before the batch began is not in it.
 func TestBatchLeavesOutWhoHasLeft(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	insert := func(n int) sqlstore.Op {
@@ -471,8 +470,8 @@ func TestLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Who waits for the lock, alone or with others, waits no longer than its
-	// context lasts, and neither does who waits for them.
+	// Nobody waits for the lock longer than its context lasts, alone or in a
+	// batch, and nobody waits longer for them.
 	waiting := make(chan error)
 	go func() { waiting <- s.Enqueue(t.Context(), publicRequest(1)) }()
 	for name, f := range map[string]func(context.Context) error{
@@ -509,7 +508,7 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// Who has no deadline of its own waits 10 s for the lock.
+// A call without a deadline waits 10 s for the lock.
 func TestLockedForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "test.db")
@@ -572,8 +571,8 @@ func TestHostWithOneConnection(t *testing.T) {
 	}
 }
 
-// A host that writes on and on leaves the file to the Store now and then, and
-// so does the Store to the host.
+// A host that writes without a pause does not shut the Store out, nor the Store
+// the host.
 func TestEverybodyWrites(t *testing.T) {
 	const mails, transactions = 100, 10
 	s := openStore(t, storesqlite.Options{})
