@@ -398,7 +398,7 @@ func TestSentOnceThoughNotSettled(t *testing.T) {
 // of mail.
 func TestDeliveryName(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r round) {
-		r.host.put(reset.User{ID: ann.ID, Email: ann.Email, Name: "evil.example"})
+		r.host.put(reset.User{ID: ann.ID, Email: ann.Email, Name: "evil.com"})
 		activation := r.request(t, ann.Email)
 		run(t, r.Service)
 		pass(time.Minute)
@@ -411,7 +411,7 @@ func TestDeliveryName(t *testing.T) {
 			t.Fatalf("%d mails sent, want 2", len(sent))
 		}
 		for _, m := range sent {
-			if m.Name != "" || strings.Contains(m.Text+m.HTML, "evil.example") {
+			if m.Name != "" || strings.Contains(m.Text+m.HTML, "evil.com") {
 				t.Errorf("%s mail has name %q and text\n%s", m.Kind, m.Name, m.Text)
 			}
 		}

@@ -177,6 +177,9 @@ func checkMailHTML(t *testing.T, d doc, m rendered, lang string) {
 		if a["class"] != "button" && !strings.Contains(a["style"], "color: #") {
 			t.Errorf("the link to %s has no colour", a["href"])
 		}
+		if a["dir"] != "" { // Outlook drops it
+			t.Errorf("the link to %s has dir %q", a["href"], a["dir"])
+		}
 	}
 	if m.Subject == "" || strings.ContainsAny(m.Subject, "\r\n{}") {
 		t.Errorf("subject %q", m.Subject)
@@ -200,7 +203,7 @@ func checkSameWords(t *testing.T, r *ui.Renderer, lang, text, htmlText string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(strings.NewReplacer("\u2068", "", "\u2069", "").Replace(text)) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == open || strings.Contains(line, "://") || line == "help@example.com" {
 			continue
@@ -288,9 +291,52 @@ func TestMailWithout(t *testing.T) {
 	}
 }
 
+// Mail programs drop <bdi> and dir, so characters isolate what may run the other
+// way. Links stay free of them: readers copy links.
 func TestMailIsolates(t *testing.T) {
-	m := renderMail(t, newRenderer(t, options()), resetMail("ar"))
-	if !strings.Contains(m.Text, "\u2068mia.schmidt@example.com\u2069") || !strings.Contains(m.Text, "\u2068Mia Schmidt\u2069") {
-		t.Errorf("values are not isolated:\n%s", m.Text)
+	r := newRenderer(t, options())
+	for _, tt := range []struct{ locale, name, text, html string }{
+		{"ar", "Mia", "\u2068Mia\u2069،", "<bdi>\u2068Mia\u2069</bdi>،"},
+		{"he", "Mia", "\u2068mia.schmidt@example.com\u2069", "<bdi>\u2068mia.schmidt@example.com\u2069</bdi>"},
+		{"ar", "Mia", "\n" + resetLink + "\n", "&#x2068;<a href=\"" + resetLink + "\""},
+		{"ar", "Mia", "\n" + resetLink + "\n", ">" + resetLink + "</a>&#x2069;"},
+		{"en", "Mia", "Hello Mia,", "Hello <bdi>Mia</bdi>,"},
+		{"en", "محمد", "Hello \u2068محمد\u2069,", "Hello <bdi>\u2068محمد\u2069</bdi>,"},
+		{"en", "דוד", "Hello \u2068דוד\u2069,", "Hello <bdi>\u2068דוד\u2069</bdi>,"},
+		{"en", "Mia", "\n" + resetLink + "\n", "<br><a href=\"" + resetLink + "\""},
+	} {
+		facts := resetMail(tt.locale)
+		facts.Name = tt.name
+		m := renderMail(t, r, facts)
+		if !strings.Contains(m.Text, tt.text) {
+			t.Errorf("%s, %s: the text has no %q:\n%s", tt.locale, tt.name, tt.text, m.Text)
+		}
+		if !strings.Contains(m.HTML, tt.html) {
+			t.Errorf("%s, %s: the HTML has no %q:\n%s", tt.locale, tt.name, tt.html, m.HTML)
+		}
+	}
+	m := renderMail(t, r, notificationMail("ar"))
+	if want := ">help@example.com</a>&#x2069;"; !strings.Contains(m.HTML, want) {
+		t.Errorf("the HTML has no %q:\n%s", want, m.HTML)
+	}
+}
+
+// Links that are shown as such break anywhere; links with a text do not.
+func TestMailLongLinks(t *testing.T) {
+	r := newRenderer(t, options())
+	for _, tt := range []struct {
+		mail ui.Mail
+		want int
+	}{{resetMail("en"), 1}, {notificationMail("en"), 2}} {
+		m := renderMail(t, r, tt.mail)
+		long := regexp.MustCompile(`<a href="[^"]*" style="[^"]*word-break: break-all[^"]*">(.*?)</a>`).FindAllStringSubmatch(m.HTML, -1)
+		if len(long) != tt.want {
+			t.Errorf("%s mail: %d links break anywhere, want %d:\n%s", m.Kind, len(long), tt.want, m.HTML)
+		}
+		for _, l := range long {
+			if strings.Contains(l[1], " ") {
+				t.Errorf("%s mail: %q breaks inside of words", m.Kind, l[1])
+			}
+		}
 	}
 }

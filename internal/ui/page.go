@@ -24,7 +24,7 @@ var pageNames = []string{"forgot", "sent", "choose", "done", "invalid", "reopen"
 
 // A pageView is the data of a page's template.
 type pageView struct {
-	htmlTranslator
+	pageTranslator
 	Lang, Dir, Title               string
 	Brand                          Brand
 	Initial                        string
@@ -58,7 +58,7 @@ func (r *Renderer) Page(w io.Writer, lang string, p Page) error {
 func (r *Renderer) pageView(l *locale, p Page) (v pageView, err error) {
 	o := &r.options
 	v = pageView{
-		htmlTranslator: htmlTranslator{translator{l, o.Brand.Name}},
+		pageTranslator: pageTranslator{translator{l, o.Brand.Name}},
 		Lang:           l.lang,
 		Dir:            l.dir(),
 		Brand:          o.Brand,

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"html/template"
 	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/text/unicode/bidi"
 )
 
 // A duration is a number of hours, minutes or seconds, such as 59 minutes.
@@ -43,27 +46,48 @@ func (t translator) plain(key string, args ...any) (string, error) {
 	return t.translate(asIs, asIs, key, args)
 }
 
-// An htmlTranslator translates for HTML templates.
-type htmlTranslator struct{ translator }
+// A pageTranslator translates for the templates of pages.
+type pageTranslator struct{ translator }
 
 // T returns a message as HTML. <bdi> isolates the direction of each value.
-func (t htmlTranslator) T(key string, args ...any) (template.HTML, error) {
-	isolate := func(s string) string { return "<bdi>" + template.HTMLEscapeString(s) + "</bdi>" }
-	s, err := t.translate(template.HTMLEscapeString, isolate, key, args)
+func (t pageTranslator) T(key string, args ...any) (template.HTML, error) {
+	value := func(s string) string { return "<bdi>" + template.HTMLEscapeString(s) + "</bdi>" }
+	s, err := t.translate(template.HTMLEscapeString, value, key, args)
 	return template.HTML(s), err
 }
 
-// A textTranslator translates for text templates.
+// An htmlTranslator translates for the HTML part of mail.
+type htmlTranslator struct{ translator }
+
+// T returns a message as HTML. Gmail, Outlook and Yahoo drop <bdi>, so invisible
+// characters inside it isolate the direction of each value, too.
+func (t htmlTranslator) T(key string, args ...any) (template.HTML, error) {
+	value := func(s string) string { return "<bdi>" + template.HTMLEscapeString(t.isolate(s)) + "</bdi>" }
+	s, err := t.translate(template.HTMLEscapeString, value, key, args)
+	return template.HTML(s), err
+}
+
+// A textTranslator translates for the text part of mail.
 type textTranslator struct{ translator }
 
-// T returns a message as plain text. In right-to-left languages U+2068 and
-// U+2069 isolate the direction of each value.
+// T returns a message as plain text. Invisible characters isolate the direction
+// of each value.
 func (t textTranslator) T(key string, args ...any) (string, error) {
-	isolate := asIs
-	if t.rtl {
-		isolate = func(s string) string { return "\u2068" + s + "\u2069" }
+	return t.translate(asIs, t.isolate, key, args)
+}
+
+// isolate wraps s in U+2068 and U+2069 where its direction may differ from that
+// of the message.
+func (t translator) isolate(s string) string {
+	if !t.rtl && !strings.ContainsFunc(s, isRightToLeft) {
+		return s
 	}
-	return t.translate(asIs, isolate, key, args)
+	return "\u2068" + s + "\u2069"
+}
+
+func isRightToLeft(r rune) bool {
+	p, _ := bidi.LookupRune(r)
+	return p.Class() == bidi.R || p.Class() == bidi.AL
 }
 
 func asIs(s string) string { return s }
