@@ -7,6 +7,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"log/slog"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,6 +41,36 @@ func TestEventsAreDocumented(t *testing.T) {
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("documented events:\n%q, want\n%q", got, want)
+	}
+}
+
+// docs/operations.md has a row for every event, and a heading with what to do
+// for every WARN and ERROR.
+func TestEventsAreInTheRunbook(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, wantHeadings []string
+	for _, e := range reset.Events() {
+		want = append(want, fmt.Sprintf("| `%s` | %v | %s |", e.Name, e.Level, strings.Join(e.Attrs, ", ")))
+		if e.Level >= slog.LevelWarn {
+			wantHeadings = append(wantHeadings, "### "+e.Name)
+		}
+	}
+	var got, headings []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `\\w+` \\| (?:DEBUG|INFO|WARN|ERROR) \\|.*?\\|").FindAllString(string(page), -1) {
+		got = append(got, strings.ReplaceAll(row, "| |", "|  |"))
+	}
+	headings = regexp.MustCompile("(?m)^### .*$").FindAllString(string(page), -1)
+	for _, list := range [][]string{got, want, headings, wantHeadings} {
+		slices.Sort(list)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("rows of docs/operations.md:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if !slices.Equal(headings, wantHeadings) {
+		t.Errorf("headings of docs/operations.md:\n%q, want\n%q", headings, wantHeadings)
 	}
 }
 

@@ -1,0 +1,209 @@
+// Package docs_test checks what README.md, CONTRIBUTING.md, SECURITY.md and the
+// pages beside it say: tests that they name exist, Go snippets are code of this
+// repository, links lead somewhere, and the transcript of the contract is what
+// the handler answers.
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const root = ".."
+
+// pages returns the text of each Markdown file that is documentation, by its
+// path in the repository.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	for _, pattern := range []string{"*.md", "docs/*.md", ".github/*.md"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, err := filepath.Rel(root, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[filepath.ToSlash(name)] = string(text)
+		}
+	}
+	return found
+}
+
+// goFiles calls f for each Go file of the repository, nested modules included.
+func goFiles(t *testing.T, f func(name, text string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git"):
+			return fs.SkipDir
+		case d.IsDir() || filepath.Ext(file) != ".go":
+			return nil
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, file)
+		f(filepath.ToSlash(name), string(text))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// needsCheckout skips a test where the nested modules are missing, as they are
+// in the module cache.
+func needsCheckout(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(root, "servertest", "go.mod")); err != nil && os.Getenv("CI") == "" {
+		t.Skip("needs a checkout with the nested modules: ", err)
+	}
+}
+
+// A reference such as `TestStore/Race/cap`, or with the folder of the package
+// as in `internal/smtp.TestHang`.
+var reference = regexp.MustCompile("`(?:([a-z_/]+)\\.)?((?:Test|Fuzz|Benchmark|Example)[A-Z_][A-Za-z0-9_]*)((?:/[\\w …]+)*)`")
+
+// Every test that a page names exists, and so does every subtest.
+func TestNamesExist(t *testing.T) {
+	needsCheckout(t)
+	tests := make(map[string][]string) // the folders that have a test, by its name
+	literals := make(map[string]bool)
+	goFiles(t, func(name, text string) {
+		f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Recv == nil {
+					tests[n.Name.Name] = append(tests[n.Name.Name], path.Dir(name))
+				}
+			case *ast.BasicLit:
+				if s, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
+					for part := range strings.SplitSeq(strings.ReplaceAll(s, " ", "_"), "/") {
+						literals[part] = true
+					}
+				}
+			}
+			return true
+		})
+	})
+	for page, text := range pages(t) {
+		for _, m := range reference.FindAllStringSubmatch(text, -1) {
+			folders, ok := tests[m[2]]
+			if !ok || m[1] != "" && !slices.Contains(folders, m[1]) {
+				t.Errorf("%s names %s, which is not a test", page, m[0])
+			}
+			for part := range strings.SplitSeq(strings.Trim(m[3], "/"), "/") {
+				if part != "" && part != "…" && !literals[part] {
+					t.Errorf("%s names %s, whose %q is not the name of a subtest", page, m[0], part)
+				}
+			}
+		}
+	}
+}
+
+var fence = regexp.MustCompile("(?ms)^([ ]*)```(\\w*)\n(.*?)^[ ]*```$")
+
+// snippets returns the fenced blocks of a language.
+func snippets(text, language string) (blocks []string) {
+	for _, m := range fence.FindAllStringSubmatch(text, -1) {
+		if m[2] == language {
+			blocks = append(blocks, m[3])
+		}
+	}
+	return blocks
+}
+
+// Every Go snippet stands in a Go file, so that it compiles and is tested. A
+// line "// …" separates pieces that need not be adjacent there.
+func TestSnippetsAreCode(t *testing.T) {
+	needsCheckout(t)
+	var files []string
+	goFiles(t, func(_, text string) { files = append(files, dedent(text)) })
+	for page, text := range pages(t) {
+		for _, block := range snippets(text, "go") {
+			for piece := range strings.SplitSeq(dedent(block), "\n// …\n") {
+				if !slices.ContainsFunc(files, func(file string) bool { return strings.Contains(file, strings.Trim(piece, "\n")) }) {
+					t.Errorf("%s has a snippet that is in no Go file:\n%s", page, piece)
+				}
+			}
+		}
+	}
+}
+
+// dedent removes the indentation of every line: a snippet may stand anywhere.
+func dedent(text string) string {
+	return regexp.MustCompile(`(?m)^[ \t]+|[ \t]+$`).ReplaceAllString(text, "")
+}
+
+var (
+	link    = regexp.MustCompile(`(?:\]\(|src=")([^)"\s]+)[)"]`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	outside = regexp.MustCompile("(?s)```.*?```")
+)
+
+// Every link to a file or a heading of the repository leads there.
+func TestLinksLeadSomewhere(t *testing.T) {
+	all := pages(t)
+	for page, text := range all {
+		for _, m := range link.FindAllStringSubmatch(outside.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(m[1], ":") {
+				continue
+			}
+			target, anchor, _ := strings.Cut(m[1], "#")
+			file := page
+			if target != "" {
+				file = path.Join(path.Dir(page), target)
+			}
+			if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(file))); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+			}
+			if anchor != "" && !slices.Contains(anchors(all[file]), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", page, m[1])
+			}
+		}
+	}
+}
+
+// anchors returns the anchors that GitHub gives to headings.
+func anchors(text string) (list []string) {
+	for _, m := range heading.FindAllStringSubmatch(outside.ReplaceAllString(text, ""), -1) {
+		anchor := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
+		list = append(list, regexp.MustCompile(`[^\p{L}\p{N}_-]`).ReplaceAllString(anchor, ""))
+	}
+	return list
+}
+
+// README.md is a door, not the house.
+func TestREADMEIsShort(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n > 150 {
+		t.Errorf("README.md has %d lines, want at most 150", n)
+	}
+}
