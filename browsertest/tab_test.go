@@ -244,9 +244,9 @@ const (
 	pageDone     = "Password changed"
 	pageInvalid  = "This link is no longer valid"
 	pageReopen   = "Please open the link again"
-	pageLimited  = "Please wait a moment"
+	pageLimited  = "Too many requests"
 	pageFailed   = "Something went wrong"
 	pageRevoke   = "Cancel the password reset?"
-	pageRevoked  = "Links cancelled"
+	pageRevoked  = "Links canceled"
 	pageNotFound = "Page not found"
 )

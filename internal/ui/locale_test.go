@@ -126,6 +126,9 @@ func checkTypography(t *testing.T, key, text string) {
 	if text != strings.TrimSpace(text) || strings.Contains(text, "  ") {
 		t.Errorf("%s: spaces to spare in %q", key, text)
 	}
+	if strings.Contains(text, "\u2011") { // many fonts have none
+		t.Errorf("%s: a non-breaking hyphen in %q", key, text)
+	}
 	if strings.ContainsAny(text, "<>&'\"") || strings.ContainsFunc(text, unicode.IsControl) {
 		t.Errorf("%s: markup, a straight quote or a control character in %q", key, text)
 	}

@@ -50,26 +50,26 @@ func TestMailText(t *testing.T) {
 	}{
 		{resetMail("en"), "Reset your Fernweh password", `Hello Mia Schmidt,
 
-We received a request to reset the password of your account mia.schmidt@example.com at Fernweh.
+We received a request to reset the password for your Fernweh account mia.schmidt@example.com.
 
-Open this address to choose a new password:
+Open this link to choose a new password:
 ` + resetLink + `
 
 The link is valid for 60 minutes and works only once.
-Do not pass it on: whoever has it can change your password.
+Don’t share it: anyone who has the link can change your password.
 
-If it was not you, you can ignore this email: your password stays as it is. You can also cancel the link:
+If you didn’t request this, you can ignore this email. Your password won’t change. You can also cancel the link:
 ` + revokeLink + `
 
 Fernweh
 `},
 		{notificationMail("en"), "Your Fernweh password was changed", `Hello Mia Schmidt,
 
-The password of your account mia.schmidt@example.com at Fernweh has been changed. You have been signed out on all devices.
+The password for your Fernweh account mia.schmidt@example.com has been changed. You have been signed out on all devices.
 
-If it was you, there is nothing else you need to do.
+If this was you, you don’t need to do anything else.
 
-If it was not you, choose a new password right away:
+If this wasn’t you, choose a new password right away:
 ` + forgotLink + `
 
 If you need help, contact us:

@@ -167,7 +167,7 @@ func TestPageProblems(t *testing.T) {
 		{"password", "common", "", "This password is easy to guess. Choose another one."},
 		{"password", "breached", "", "This password is not accepted. Choose another one."},
 		{"password", "custom", "Found in <3> breaches.", "Found in <3> breaches."},
-		{"confirm", "differs", "", "The two passwords do not match. Enter both again."},
+		{"confirm", "differs", "", "The two passwords don’t match. Enter both again."},
 	} {
 		name := "choose"
 		if tt.field == "email" {
