@@ -207,3 +207,44 @@ func TestREADMEIsShort(t *testing.T) {
 		t.Errorf("README.md has %d lines, want at most 150", n)
 	}
 }
+
+var (
+	step     = regexp.MustCompile(`(?m)^\d+\. .+\n(?: .+\n)*`)
+	codeFile = regexp.MustCompile(`\]\(\.\./([\w/]+\.go)\)`)
+	name     = regexp.MustCompile("`([A-Za-z]\\w*)`")
+)
+
+// architecture.md names every file of package reset, and what a step names is
+// in the files of that step.
+func TestMap(t *testing.T) {
+	page := pages(t)["docs/architecture.md"]
+	files, err := filepath.Glob(filepath.Join(root, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		file = filepath.Base(file)
+		if !strings.HasSuffix(file, "_test.go") && !strings.Contains(page, "](../"+file+")") {
+			t.Errorf("docs/architecture.md lacks %s", file)
+		}
+	}
+	steps := step.FindAllString(page, -1)
+	if len(steps) == 0 {
+		t.Fatal("docs/architecture.md has no steps")
+	}
+	for _, step := range steps {
+		var code strings.Builder
+		for _, file := range codeFile.FindAllStringSubmatch(step, -1) {
+			text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file[1])))
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.Write(text)
+		}
+		for _, m := range name.FindAllStringSubmatch(step, -1) {
+			if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(code.String()) {
+				t.Errorf("docs/architecture.md: %s is in no file of this step: %s", m[0], step)
+			}
+		}
+	}
+}
