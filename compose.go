@@ -101,8 +101,11 @@ func asciiDomain(address string) (string, error) {
 	if isASCII(domain) {
 		return address, nil
 	}
-	domain, err := domains.ToASCII(domain)
-	return local + "@" + domain, err
+	domain, ok := canonicalDomain(domain)
+	if !ok {
+		return "", errors.New("not a domain")
+	}
+	return local + "@" + domain, nil
 }
 
 // messageID returns the left side of the Message-ID. It is id itself if that
@@ -192,8 +195,4 @@ func appendQ(b []byte, r rune) []byte {
 		b = fmt.Appendf(b, "=%02X", c)
 	}
 	return b
-}
-
-func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }

@@ -289,7 +289,7 @@ func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Valu
 		p.write(w, r, http.StatusOK, ui.Page{Name: "sent", Email: email})
 	case errors.Is(err, ErrBadRequest):
 		problem := "invalid"
-		if email == "" {
+		if trimAddress(email) == "" {
 			problem = "missing"
 		}
 		if !utf8.ValidString(email) || len(email) > 4*maxAddress {

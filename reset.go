@@ -154,14 +154,15 @@ type RequestOptions struct {
 //
 // It returns the activation of a new request, 24 characters that ChangePassword
 // accepts, and queues a mail with another one unless that is prevented. If no
-// user has the address it returns "" and no error.
+// user has the address it returns "" and no error. Blanks and invisible
+// characters around email are ignored.
 //
 // Errors wrap ErrBadRequest for a malformed address or MaxRequests out of range.
 // They match ErrTooManyRequests, as a *LimitError, if the user has as many live
 // requests as allowed; then nothing has changed. Any other error is a failure
 // of the host's accounts, store or limiter.
 func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptions) (activation string, err error) {
-	address, err := CanonicalAddress(email)
+	address, err := CanonicalAddress(trimAddress(email))
 	if err != nil {
 		return "", err
 	}
@@ -214,13 +215,15 @@ type ForgotOptions struct {
 
 // Forgot accepts a request from the public: if a user has the address, Run
 // mails that user a link. Neither the result nor the timing of Forgot depends on
-// that: it queues the request and leaves the rest to Run.
+// that: it queues the request and leaves the rest to Run. email may be what
+// people paste: with blanks or invisible characters around it, in angle
+// brackets, as a mailto URL, in full-width characters.
 //
 // client is the key for Config.PerClient, as Config.ClientIP returns it. Errors
 // wrap ErrBadRequest for a malformed address or an empty client, match
 // ErrTooManyRequests, as a *LimitError, or are a failure of store or limiter.
 func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOptions) error {
-	address, err := CanonicalAddress(email)
+	address, err := CanonicalAddress(pastedAddress(email))
 	if err != nil {
 		return err
 	}
