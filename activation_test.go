@@ -12,60 +12,27 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/resettest"
 )
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-func TestContractRandomFails(t *testing.T) {
-	broken := func(n int64) io.Reader {
-		return io.MultiReader(io.LimitReader(rand.Reader, n), iotest.ErrReader(errors.New("no entropy")))
-	}
-	f := newTrusted(t, newHost(ann), nil)
-	activation := f.activation(ann)
-	before := writes(f.store)
-	for _, n := range []int64{0, 1, 9, 10, 27} { // of the 28 bytes that are needed
-		f.svc.SetRandom(broken(n))
-		wantAnswer(t, f.post(resetPath, `{"email":"ann@example.com"}`), 500, unknownErrorBody)
-	}
-	for _, n := range []int64{0, 9} {
-		f.svc.SetRandom(broken(n))
-		wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 500, unknownErrorBody)
-		f.svc.SetRandom(broken(n))
-		if err := f.svc.Forgot(t.Context(), ann.Email, "client", reset.ForgotOptions{}); err == nil {
-			t.Error("Forgot succeeded")
-		}
-	}
-	if got := writes(f.store); got != before {
-		t.Errorf("%d writes of the store", got-before)
-	}
-	if _, _, sets := f.host.calls(); sets != 0 {
-		t.Errorf("the password was set")
-	}
-	f.svc.SetRandom(rand.Reader)
-	wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 200, okBody)
-}
-
 // forgetful returns a service whose store keeps no activations.
-func forgetful(t *testing.T) *reset.Service {
+func forgetful(t *testing.T) *fixture {
 	t.Helper()
-	svc, _, _ := newService(t, newHost(ann), func(c *reset.Config) {
-		c.Store = &resettest.FaultStore{
-			IssueFunc: func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return nil },
-		}
-	})
-	return svc
+	f := newFixture(t, newHost(ann), nil)
+	f.store.IssueFunc = func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return nil }
+	return f
 }
 
 // Activations are unique, and at each position every character is equally
 // likely, except that the last one is a letter or a digit.
 func TestActivations(t *testing.T) {
 	const n = 100_000
-	svc := forgetful(t)
+	f := forgetful(t)
 	seen := make(map[string]bool, n)
 	var counts [24][128]int
 	for range n {
-		activation, err := svc.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
+		activation, err := f.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
 		if err != nil || len(activation) != 24 {
 			t.Fatalf("RequestReset = %q, %v", activation, err)
 		}
@@ -96,7 +63,7 @@ func TestActivations(t *testing.T) {
 
 // An activation that would end in - or _ is drawn again as a whole.
 func TestActivationIsDrawnAgain(t *testing.T) {
-	svc := forgetful(t)
+	f := forgetful(t)
 	want := "AbCdEfGhIjKlMnOpQrStUvW0"
 	source := bytes.NewBuffer(make([]byte, 10)) // of the request's id
 	for _, drawn := range []string{"AbCdEfGhIjKlMnOpQrStUvW-", "aBcDeFgHiJkLmNoPqRsTuVw_", want} {
@@ -106,8 +73,38 @@ func TestActivationIsDrawnAgain(t *testing.T) {
 		}
 		source.Write(b)
 	}
-	svc.SetRandom(source)
-	if got, err := svc.RequestReset(t.Context(), ann.Email, reset.RequestOptions{}); err != nil || got != want {
+	f.SetRandom(source)
+	if got, err := f.RequestReset(t.Context(), ann.Email, reset.RequestOptions{}); err != nil || got != want {
 		t.Errorf("RequestReset = %q, %v; want %q", got, err, want)
 	}
+}
+
+// Without random bytes nothing is issued, queued or changed.
+func TestRandomFails(t *testing.T) {
+	f := newFixture(t, newHost(ann), nil)
+	activation := f.activation(ann)
+	before := f.writes()
+	for _, tt := range []struct {
+		name  string
+		bytes int64 // needed
+		call  func() error
+	}{
+		{"RequestReset", 28, func() error {
+			_, err := f.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
+			return err
+		}},
+		{"Forgot", 12, func() error { return f.Forgot(t.Context(), ann.Email, "client", reset.ForgotOptions{}) }},
+		{"ChangePassword", 10, func() error { return f.ChangePassword(t.Context(), activation, goodPassword) }},
+	} {
+		for n := range tt.bytes {
+			f.SetRandom(io.MultiReader(io.LimitReader(rand.Reader, n), iotest.ErrReader(errors.New("no entropy"))))
+			if err := tt.call(); err == nil || err.Error() != "reset: random source: no entropy" {
+				t.Errorf("%s with %d of %d bytes: %v", tt.name, n, tt.bytes, err)
+			}
+		}
+	}
+	if got := f.writes(); got != before {
+		t.Errorf("%d writes of the store", got-before)
+	}
+	f.wantPassword(ann, "")
 }

@@ -167,13 +167,13 @@ func TestAddressAsTyped(t *testing.T) {
 		{blanks, false, false},
 		{"<>", false, false},
 	} {
-		svc, store, _ := newService(t, newHost(ann), nil)
-		err := svc.Forgot(t.Context(), tt.in, "192.0.2.1", reset.ForgotOptions{})
-		mails, _ := store.Lease(t.Context(), time.Now().Add(time.Minute), time.Now().Add(2*time.Minute), 10)
+		f := newFixture(t, newHost(ann), nil)
+		err := f.Forgot(t.Context(), tt.in, "192.0.2.1", reset.ForgotOptions{})
+		mails, _ := f.store.Lease(t.Context(), time.Now().Add(time.Minute), time.Now().Add(2*time.Minute), 10)
 		if public := len(mails) == 1 && mails[0].Email == ann.Email; public != tt.public || !public && !errors.Is(err, reset.ErrBadRequest) {
 			t.Errorf("Forgot(%q) = %v with %v queued; want it accepted: %v", tt.in, err, mails, tt.public)
 		}
-		activation, err := svc.RequestReset(t.Context(), tt.in, reset.RequestOptions{})
+		activation, err := f.RequestReset(t.Context(), tt.in, reset.RequestOptions{})
 		if trusted := activation != ""; trusted != tt.trusted || !trusted && !errors.Is(err, reset.ErrBadRequest) {
 			t.Errorf("RequestReset(%q) = %q, %v; want it accepted: %v", tt.in, activation, err, tt.trusted)
 		}

@@ -34,7 +34,7 @@ func BenchmarkRequests(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	svc, _, _ := newService(b, nil, func(c *reset.Config) {
+	svc := newFixture(b, nil, func(c *reset.Config) {
 		c.Users, c.Store, c.PerClient = accounts, store, reset.Unlimited
 	})
 	kinds := []struct {

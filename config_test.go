@@ -2,7 +2,7 @@ package reset_test
 
 import (
 	"errors"
-	"log/slog"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -13,9 +13,9 @@ import (
 )
 
 // unsetMailer is a host's own Mailer that lacks a setting.
-type unsetMailer struct{ failingMailer }
+type unsetMailer struct{ mailer }
 
-func (unsetMailer) Check() error { return errors.New("the API key is empty") }
+func (*unsetMailer) Check() error { return errors.New("the API key is empty") }
 
 func TestNewRefuses(t *testing.T) {
 	for _, tt := range []struct {
@@ -26,7 +26,7 @@ func TestNewRefuses(t *testing.T) {
 		{"Store", func(c *reset.Config) { c.Store = nil }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = nil }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = &reset.SMTPMailer{} }},
-		{"Mailer", func(c *reset.Config) { c.Mailer = unsetMailer{} }},
+		{"Mailer", func(c *reset.Config) { c.Mailer = new(unsetMailer) }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "/account" }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "app.example.com/account" }},
@@ -89,7 +89,7 @@ func TestNewRefuses(t *testing.T) {
 			c.Templates = fstest.MapFS{"templates/forgot.html": {Data: []byte("{{.Nothing")}}
 		}},
 	} {
-		cfg := reset.Config{Users: newHost(), Store: new(resettest.MemStore), Mailer: failingMailer{}, BaseURL: baseURL, APIKeys: []string{apiKey}}
+		cfg := reset.Config{Users: newHost(), Store: new(resettest.MemStore), Mailer: new(mailer), BaseURL: baseURL, APIKeys: []string{apiKey}}
 		tt.edit(&cfg)
 		svc, err := reset.New(cfg)
 		if err == nil || svc != nil || !strings.HasPrefix(err.Error(), "reset: Config."+tt.field+" ") && !strings.HasPrefix(err.Error(), "reset: Config."+tt.field+":") {
@@ -123,12 +123,27 @@ func TestNewAccepts(t *testing.T) {
 		func(c *reset.Config) { c.MinPassword = 256 },
 		func(c *reset.Config) { c.Workers = 1000 },
 	} {
-		newService(t, newHost(), edit)
+		newFixture(t, newHost(), edit)
 	}
 }
 
-// A burst of one client that keeps all workers busy delays the client's own
-// mail by as long as the mails before it take.
+// The limit of a client and the mails sent at a time have the same default: a
+// burst of one client keeps no mail waiting.
+func TestDefaults(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		for i := range 20 {
+			f.forgot(fmt.Sprintf("user%d@example.com", i))
+		}
+		err := f.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{})
+		var limit *reset.LimitError
+		if !errors.As(err, &limit) || limit.RetryAfter != 3*time.Second {
+			t.Errorf("request 21 of a client: %v, want a limit of 3 s", err)
+		}
+		f.wantEvents(map[string]int{"run_elsewhere": 1})
+	})
+}
+
+// Workers below the burst of a client are reported.
 func TestWorkersFew(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -143,12 +158,9 @@ func TestWorkersFew(t *testing.T) {
 		{"no limit", 1000, reset.Unlimited, 1},
 		{"a limiter without Burst", 1, limiterFunc(nil), 0},
 	} {
-		log := newEvents()
-		newService(t, newHost(), func(c *reset.Config) {
-			c.Workers, c.PerClient, c.Logger = tt.workers, tt.perClient, slog.New(log)
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t, newHost(), func(c *reset.Config) { c.Workers, c.PerClient = tt.workers, tt.perClient })
+			f.wantEvent("workers_few", tt.want)
 		})
-		if got := len(log.named("workers_few")); got != tt.want {
-			t.Errorf("%s: %d events workers_few, want %d", tt.name, got, tt.want)
-		}
 	}
 }

@@ -94,9 +94,9 @@ func fieldDoc(t *testing.T, file, name string) (doc string) {
 // that is logged over a run in which everything goes wrong once.
 func TestNoSecrets(t *testing.T) {
 	const password = "canary password 7"
-	inBubble(t, nil, func(t *testing.T, r round) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
 		secrets := []string{password, hashPrefix + password, "stranger@example.com"}
-		r.post.do = func(_ context.Context, n int, m reset.Message) error {
+		f.mailer.do = func(_ context.Context, n int, m reset.Message) error {
 			if n == 0 {
 				panic(m)
 			}
@@ -106,36 +106,36 @@ func TestNoSecrets(t *testing.T) {
 			return nil
 		}
 		failures := 0
-		r.host.onSet = func(context.Context, string) error {
+		f.host.onSet = func(context.Context, string) error {
 			if failures++; failures == 1 {
 				return errors.New("deadlock")
 			}
 			return nil
 		}
-		id := r.request(t, ann.Email)
+		id := f.request(ann.Email)
 		secrets = append(secrets, id)
-		r.forgot(t, "stranger@example.com")
-		run(t, r.Service)
+		f.forgot("stranger@example.com")
+		f.run()
 		pass(5 * time.Minute)
 		for _, p := range []string{password, password, password} {
-			r.ChangePassword(t.Context(), id, p)
+			f.ChangePassword(t.Context(), id, p)
 		}
 		pass(5 * time.Minute)
-		if r.host.password(ann.ID) != password {
+		if f.host.password(ann.ID) != password {
 			t.Fatal("the password was not changed")
 		}
-		for _, m := range r.post.messages() {
+		for _, m := range f.mailer.attempts() {
 			if m.Kind == reset.MailReset {
 				secrets = append(secrets, activationOf(t, m))
 			}
 		}
-		log := r.events.String()
+		log := f.log.String()
 		for _, secret := range secrets {
 			if strings.Contains(log, secret) {
 				t.Errorf("the log holds %q:\n%s", secret, log)
 			}
 		}
-		if len(secrets) < 6 || len(r.events.named("mail_failed")) < 2 {
+		if len(secrets) < 6 || len(f.log.named("mail_failed")) < 2 {
 			t.Errorf("the run was too smooth: %d secrets\n%s", len(secrets), log)
 		}
 	})

@@ -92,3 +92,10 @@ func Example_integration() {
 	wg.Wait()
 	// Output: /account/done nine grey herons
 }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

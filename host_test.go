@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,12 +17,13 @@ import (
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/resettest"
-	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
 const (
 	baseURL = "https://app.example.com/account"
 	apiKey  = "key-0123456789abcdef0123456789abcdef"
+
+	goodPassword = "nine grey herons"
 )
 
 var (
@@ -148,35 +144,216 @@ func (h *host) SetPassword(ctx context.Context, userID, hash string) error {
 	return reset.ErrNoUser
 }
 
-// newService returns a service on the host, with a store and a mailbox in
-// memory. edit, which may be nil, changes its Config.
-func newService(t testing.TB, h *host, edit func(*reset.Config)) (*reset.Service, *resettest.MemStore, *resettest.Mailbox) {
+// A fixture is a service on a host, with everything that it can move, in memory.
+type fixture struct {
+	*reset.Service
+	t      testing.TB
+	host   *host
+	store  *resettest.FaultStore // calls a MemStore
+	mailer *mailer
+	log    *records
+}
+
+// newFixture returns a service whose Config edit, which may be nil, has
+// changed.
+func newFixture(t testing.TB, h *host, edit func(*reset.Config)) *fixture {
 	t.Helper()
-	store, mailbox := new(resettest.MemStore), new(resettest.Mailbox)
+	f := &fixture{t: t, host: h, mailer: new(mailer), log: newRecords(t)}
+	f.store = &resettest.FaultStore{Store: new(resettest.MemStore)}
 	cfg := reset.Config{
 		Users:   h,
-		Store:   store,
-		Mailer:  mailbox,
+		Store:   f.store,
+		Mailer:  f.mailer,
 		BaseURL: baseURL,
 		APIKeys: []string{apiKey},
-		Logger:  slog.New(slog.DiscardHandler),
+		Logger:  slog.New(f.log),
 	}
 	if edit != nil {
 		edit(&cfg)
 	}
-	svc, err := reset.New(cfg)
-	if err != nil {
+	var err error
+	if f.Service, err = reset.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	return svc, store, mailbox
+	return f
 }
 
-// writes returns how many calls of a store may have written.
-func writes(s *resettest.FaultStore) int { return s.Calls() - s.Calls("Find") }
+// inBubble calls f with a service for ann and bob on the fake clock of a
+// bubble of synctest.
+func inBubble(t *testing.T, edit func(*reset.Config), f func(t *testing.T, f *fixture)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newFixture(t, newHost(ann, bob), edit)) })
+}
 
-// A postman is a Mailer that keeps what it is given, with the time, and does
-// with the n-th message, counted from 0, what do says.
-type postman struct {
+func unlimited(c *reset.Config) { c.PerClient = reset.Unlimited }
+
+// limiterFunc is a Limiter.
+type limiterFunc func(ctx context.Context, key string, now time.Time) error
+
+func (f limiterFunc) Allow(ctx context.Context, key string, now time.Time) error {
+	return f(ctx, key, now)
+}
+
+// pass waits for d in a bubble, and until everything due by then is done.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// run runs the service until the test ends or stop is called.
+func (f *fixture) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		f.t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			f.t.Errorf("Run = %v", err)
+		}
+	})
+	f.t.Cleanup(stop)
+	return stop
+}
+
+// begin runs the service in a bubble and waits until it is idle.
+func (f *fixture) begin() (stop func()) {
+	stop = f.run()
+	synctest.Wait()
+	return stop
+}
+
+// pollSlack is how long after it is due a mail may be leased: Run polls every
+// second, give or take 30 %.
+const pollSlack = 1300 * time.Millisecond
+
+// delivered is when a public request has been mailed: it is due within 2 s.
+const delivered = 4 * time.Second
+
+// request makes a trusted request and returns its activation.
+func (f *fixture) request(email string) string {
+	f.t.Helper()
+	activation, err := f.RequestReset(f.t.Context(), email, reset.RequestOptions{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return activation
+}
+
+// forgot makes a public request.
+func (f *fixture) forgot(email string) {
+	f.t.Helper()
+	if err := f.Forgot(f.t.Context(), email, "192.0.2.1", reset.ForgotOptions{}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// activation returns a new activation of a user, for which no mail is sent.
+func (f *fixture) activation(u reset.User) string {
+	f.t.Helper()
+	o := reset.RequestOptions{MaxRequests: 100, PreventEmailSending: true}
+	activation, err := f.RequestReset(f.t.Context(), u.Email, o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return activation
+}
+
+// redeem changes the password of a user, which queues a notification.
+func (f *fixture) redeem(u reset.User) {
+	f.t.Helper()
+	if err := f.ChangePassword(f.t.Context(), f.activation(u), goodPassword); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// notifications queues n notifications.
+func (f *fixture) notifications(n int) {
+	f.t.Helper()
+	now := time.Now()
+	for i := range n {
+		m := reset.Mail{
+			ID: reset.ID{byte(i)}, Kind: reset.MailNotification, UserID: ann.ID, Email: ann.Email,
+			Due: now, Expires: now.Add(time.Hour),
+		}
+		if err := f.store.Store.Enqueue(f.t.Context(), m); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// moved counts everything that a request can move.
+func (f *fixture) moved() string {
+	finds, hashes, sets := f.host.calls()
+	return fmt.Sprintf("%d reads and %d writes of the store, %d finds, %d hashes, %d sets, %d mails",
+		f.store.Calls("Find"), f.writes(), finds, hashes, sets, len(f.mailer.attempts()))
+}
+
+// writes returns how many calls of the store may have written.
+func (f *fixture) writes() int { return f.store.Calls() - f.store.Calls("Find") }
+
+// wantMoved checks that nothing has moved since moved returned before.
+func (f *fixture) wantMoved(before string) {
+	f.t.Helper()
+	if after := f.moved(); after != before {
+		f.t.Errorf("moved: %s; before: %s", after, before)
+	}
+}
+
+// wantSent checks how many mails were attempted, and returns them.
+func (f *fixture) wantSent(n int) []reset.Message {
+	f.t.Helper()
+	sent := f.mailer.attempts()
+	if len(sent) != n {
+		f.t.Fatalf("%d attempts, want %d\n%v", len(sent), n, f.log)
+	}
+	return sent
+}
+
+// wantQueued checks how many mails are queued, leased ones included.
+func (f *fixture) wantQueued(n int) {
+	f.t.Helper()
+	later := time.Now().Add(10 * time.Minute)
+	mails, err := f.store.Store.Lease(f.t.Context(), later, later, 1000)
+	if err != nil || len(mails) != n {
+		f.t.Errorf("%d mails are queued, want %d; %v", len(mails), n, err)
+	}
+}
+
+// wantEvent checks how often an event was logged.
+func (f *fixture) wantEvent(name string, n int) {
+	f.t.Helper()
+	if got := len(f.log.named(name)); got != n {
+		f.t.Errorf("%d events %s, want %d\n%v", got, name, n, f.log)
+	}
+}
+
+// wantEvents checks how often each event was logged, and that there was no
+// other.
+func (f *fixture) wantEvents(want map[string]int) {
+	f.t.Helper()
+	got := make(map[string]int)
+	for _, record := range f.log.all() {
+		name, _ := record["event"].(string)
+		got[name]++
+	}
+	if !maps.Equal(got, want) {
+		f.t.Errorf("events %v, want %v\n%v", got, want, f.log)
+	}
+}
+
+// wantPassword checks the password of a user.
+func (f *fixture) wantPassword(u reset.User, want string) {
+	f.t.Helper()
+	if got := f.host.password(u.ID); got != want {
+		f.t.Errorf("user %s has password %q, want %q", u.ID, got, want)
+	}
+}
+
+// A mailer is a Mailbox that records every attempt. do, where it is set, is
+// called with the n-th message, counted from 0, and may fail the attempt.
+type mailer struct {
+	resettest.Mailbox
 	do func(ctx context.Context, n int, m reset.Message) error
 
 	mu   sync.Mutex
@@ -184,241 +361,27 @@ type postman struct {
 	at   []time.Time
 }
 
-func (p *postman) Send(ctx context.Context, m reset.Message) error {
-	p.mu.Lock()
-	n := len(p.sent)
-	p.sent, p.at = append(p.sent, m), append(p.at, time.Now())
-	p.mu.Unlock()
-	if p.do == nil {
-		return nil
-	}
-	return p.do(ctx, n, m)
-}
-
-func (p *postman) messages() []reset.Message {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]reset.Message(nil), p.sent...)
-}
-
-// A round is a service with a postman, in a bubble of synctest.
-type round struct {
-	*reset.Service
-	host   *host
-	store  *resettest.MemStore
-	post   *postman
-	events *events
-}
-
-// inBubble runs f with a service by the fake clock of a bubble of synctest.
-func inBubble(t *testing.T, edit func(*reset.Config), f func(t *testing.T, r round)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		r := round{host: newHost(ann, bob), post: new(postman), events: newEvents()}
-		r.Service, r.store, _ = newService(t, r.host, func(c *reset.Config) {
-			c.Mailer, c.Logger = r.post, slog.New(r.events)
-			if edit != nil {
-				edit(c)
-			}
-		})
-		f(t, r)
-	})
-}
-
-func (r round) request(t *testing.T, email string) string {
-	t.Helper()
-	id, err := r.RequestReset(t.Context(), email, reset.RequestOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-func (r round) forgot(t *testing.T, email string) {
-	t.Helper()
-	if err := r.Forgot(t.Context(), email, "192.0.2.1", reset.ForgotOptions{}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// pollSlack is how much later than due a mail may be leased: Run looks every
-// second, give or take 30 %.
-const pollSlack = 1300 * time.Millisecond
-
-// delivered is when a public request has been seen to: it is due within 2 s.
-const delivered = 4 * time.Second
-
-// pass lets time go by in a bubble, and waits until what that has set off is
-// done.
-func pass(d time.Duration) {
-	<-time.After(d)
-	synctest.Wait()
-}
-
-// begin starts Run in a bubble and waits until it has.
-func (r round) begin(t *testing.T) (stop func()) {
-	stop = run(t, r.Service)
-	synctest.Wait()
-	return stop
-}
-
-// redeem has a password changed, which queues a notification.
-func (r round) redeem(t *testing.T, u reset.User) {
-	t.Helper()
-	if err := r.ChangePassword(t.Context(), prevented(t, r.Service, u), goodPassword); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// notifications queues n of them.
-func (r round) notifications(t *testing.T, n int) {
-	t.Helper()
-	now := time.Now()
-	for i := range n {
-		m := reset.Mail{
-			ID: reset.ID{byte(i)}, Kind: reset.MailNotification, UserID: ann.ID, Email: ann.Email,
-			Due: now, Expires: now.Add(time.Hour),
-		}
-		if err := r.store.Enqueue(t.Context(), m); err != nil {
-			t.Fatal(err)
+func (m *mailer) Send(ctx context.Context, msg reset.Message) error {
+	m.mu.Lock()
+	n := len(m.sent)
+	m.sent, m.at = append(m.sent, msg), append(m.at, time.Now())
+	m.mu.Unlock()
+	if m.do != nil {
+		if err := m.do(ctx, n, msg); err != nil {
+			return err
 		}
 	}
+	return m.Mailbox.Send(ctx, msg)
 }
 
-func (r round) wantSent(t *testing.T, n int) []reset.Message {
-	t.Helper()
-	sent := r.post.messages()
-	if len(sent) != n {
-		t.Fatalf("%d attempts, want %d\n%v", len(sent), n, r.events)
-	}
-	return sent
+// attempts returns every message, whether or not it was sent.
+func (m *mailer) attempts() []reset.Message {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.sent)
 }
 
-// wantEvents checks how often each event was logged, and that there was no
-// other.
-func (r round) wantEvents(t *testing.T, want map[string]int) {
-	t.Helper()
-	got := make(map[string]int)
-	for _, record := range r.events.all() {
-		name, _ := record["event"].(string)
-		got[name]++
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("events %v, want %v\n%v", got, want, r.events)
-	}
-}
-
-func unlimited(c *reset.Config) { c.PerClient = reset.Unlimited }
-
-// A trusted is the handler for back ends, with all that it could move.
-type trusted struct {
-	*testing.T
-	http.Handler
-	svc     *reset.Service
-	host    *host
-	store   *resettest.FaultStore
-	mem     *resettest.MemStore
-	mailbox *resettest.Mailbox
-	log     *bytes.Buffer
-}
-
-func (f *trusted) do(r *http.Request) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	f.ServeHTTP(w, r)
-	return w
-}
-
-func (f *trusted) post(path, body string) *httptest.ResponseRecorder {
-	return f.do(postJSON(path, body))
-}
-
-// activation has one issued.
-func (f *trusted) activation(u reset.User) string {
-	f.Helper()
-	activation, err := f.svc.RequestReset(f.Context(), u.Email, reset.RequestOptions{MaxRequests: 100, PreventEmailSending: true})
-	if err != nil {
-		f.Fatal(err)
-	}
-	return activation
-}
-
-// moved counts everything that a request could move.
-func (f *trusted) moved() string {
-	finds, hashes, sets := f.host.calls()
-	return fmt.Sprint("store reads ", f.store.Calls("Find"), " writes ", writes(f.store),
-		" finds ", finds, " hashes ", hashes, " sets ", sets, " mails ", len(f.mailbox.Messages()))
-}
-
-// queued returns how many mails are due by the end of a minute.
-func (f *trusted) queued() int {
-	f.Helper()
-	now := time.Now().Add(time.Minute)
-	mails, err := f.mem.Lease(f.Context(), now, now, 1000)
-	if err != nil {
-		f.Fatal(err)
-	}
-	return len(mails)
-}
-
-func (f *trusted) logged(event string) int {
-	return strings.Count(f.log.String(), fmt.Sprintf(`"event":%q`, event))
-}
-
-func postJSON(path, body string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Authorization", apiKey)
-	return r
-}
-
-// limiterFunc is a Limiter.
-type limiterFunc func(context.Context, string, time.Time) error
-
-func (f limiterFunc) Allow(ctx context.Context, key string, now time.Time) error {
-	return f(ctx, key, now)
-}
-
-func when(on *bool, f func() error) error {
-	if !*on {
-		return nil
-	}
-	return f()
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// run runs the service until the test ends, or stop is called.
-func run(t *testing.T, svc *reset.Service) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- svc.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run = %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-// drained checks that no mail is queued, not even a leased one.
-func drained(t *testing.T, store reset.Store) {
-	t.Helper()
-	later := time.Now().Add(10 * time.Minute)
-	mails, err := store.Lease(t.Context(), later, later.Add(time.Minute), 100)
-	if err != nil || len(mails) > 0 {
-		t.Errorf("still queued: %d mails, %v", len(mails), err)
-	}
-}
-
-// activationOf returns the one that the message's link carries.
+// activationOf returns the activation in a message's link.
 func activationOf(t testing.TB, m reset.Message) string {
 	t.Helper()
 	u, err := url.Parse(m.Link)
@@ -428,34 +391,65 @@ func activationOf(t testing.TB, m reset.Message) string {
 	return u.Query().Get("activation")
 }
 
-// events is a slog.Handler that keeps every record, on all levels, as JSON.
-type events struct {
+// records is a slog.Handler that keeps every record, on all levels, as JSON. It
+// fails the test for a record that is not documented: see reset.Events.
+type records struct {
 	slog.Handler
+	t   testing.TB
 	mu  sync.Mutex
 	log bytes.Buffer
 }
 
-func newEvents() *events {
-	e := new(events)
-	e.Handler = slog.NewJSONHandler(e, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})
-	return e
+func newRecords(t testing.TB) *records {
+	l := &records{t: t}
+	l.Handler = slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})
+	return l
 }
 
-func (e *events) Write(b []byte) (int, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.log.Write(b)
+func (l *records) Handle(ctx context.Context, r slog.Record) error {
+	l.check(r)
+	return l.Handler.Handle(ctx, r)
 }
 
-func (e *events) String() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.log.String()
+// check compares a record with the events of the package.
+func (l *records) check(r slog.Record) {
+	attrs := make(map[string]slog.Value)
+	r.Attrs(func(a slog.Attr) bool {
+		attrs[a.Key] = a.Value
+		return true
+	})
+	name := attrs["event"].String()
+	delete(attrs, "event")
+	i := slices.IndexFunc(reset.Events(), func(e reset.Event) bool { return e.Name == name })
+	if i < 0 {
+		l.t.Errorf("record without a documented event: %v", r)
+		return
+	}
+	e := reset.Events()[i]
+	for attr := range attrs {
+		if !slices.Contains(e.Attrs, attr) {
+			l.t.Errorf("event %s has the undocumented attribute %s", name, attr)
+		}
+	}
+	if !strings.HasPrefix(r.Message, "reset: ") {
+		l.t.Errorf("event %s has the message %q", name, r.Message)
+	}
 }
 
-// all returns every record.
-func (e *events) all() (records []map[string]any) {
-	for line := range strings.Lines(e.String()) {
+func (l *records) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Write(b)
+}
+
+func (l *records) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.String()
+}
+
+func (l *records) all() (records []map[string]any) {
+	for line := range strings.Lines(l.String()) {
 		var r map[string]any
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			panic(err)
@@ -466,106 +460,6 @@ func (e *events) all() (records []map[string]any) {
 }
 
 // named returns the records of one event.
-func (e *events) named(event string) []map[string]any {
-	return slices.DeleteFunc(e.all(), func(r map[string]any) bool { return r["event"] != event })
-}
-
-// eachStore runs f on the stores of this module that need no server. In memory
-// the clock is fake. Afterwards every goroutine is gone.
-func eachStore(t *testing.T, f func(t *testing.T, store reset.Store)) {
-	t.Run("memory", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { f(t, new(resettest.MemStore)) })
-	})
-	for _, o := range []storesqlite.Options{{}, {UsersElsewhere: true}} {
-		t.Run(fmt.Sprintf("file, users elsewhere: %t", o.UsersElsewhere), func(t *testing.T) {
-			before := runtime.NumGoroutine()
-			t.Run("", func(t *testing.T) {
-				store, err := storesqlite.OpenWith(filepath.Join(t.TempDir(), "reset.db"), o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					if err := store.Close(); err != nil {
-						t.Error(err)
-					}
-				})
-				f(t, store)
-			})
-			wantGoroutines(t, before)
-		})
-	}
-}
-
-// wantGoroutines waits until there are at most n: one that has said that it is
-// done may take a moment to be gone.
-func wantGoroutines(t *testing.T, n int) {
-	t.Helper()
-	patience := time.After(10 * time.Second)
-	for runtime.NumGoroutine() > n {
-		select {
-		case <-patience:
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), n, stacks[:runtime.Stack(stacks, true)])
-		default:
-			runtime.Gosched()
-		}
-	}
-}
-
-// parallel calls f n times at once and returns the errors.
-func parallel(n int, f func(i int) error) []error {
-	errs := make([]error, n)
-	var ready, done sync.WaitGroup
-	ready.Add(n)
-	for i := range n {
-		done.Go(func() {
-			ready.Done()
-			ready.Wait()
-			errs[i] = f(i)
-		})
-	}
-	done.Wait()
-	return errs
-}
-
-// tally counts the errors that are nil, and checks that the others wrap want.
-func tally(t *testing.T, errs []error, want error) (ok int) {
-	t.Helper()
-	for i, err := range errs {
-		switch {
-		case err == nil:
-			ok++
-		case !errors.Is(err, want):
-			t.Errorf("call %d: %v, want %v", i, err, want)
-		}
-	}
-	return ok
-}
-
-// variants are ways to write ann's address.
-var variants = []string{"ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "aNN@example.COM", "ann@EXAMPLE.com"}
-
-// wantLive checks how many requests of ann are live, by how many more fit.
-func wantLive(t *testing.T, svc *reset.Service, n int) {
-	t.Helper()
-	o := reset.RequestOptions{MaxRequests: n, PreventEmailSending: true}
-	if n > 0 {
-		if _, err := svc.RequestReset(t.Context(), ann.Email, o); !errors.Is(err, reset.ErrTooManyRequests) {
-			t.Errorf("fewer than %d requests are live: %v", n, err)
-		}
-	}
-	o.MaxRequests++
-	if _, err := svc.RequestReset(t.Context(), ann.Email, o); err != nil {
-		t.Errorf("more than %d requests are live: %v", n, err)
-	}
-}
-
-// prevented has an activation issued without a mail.
-func prevented(t testing.TB, svc *reset.Service, u reset.User) string {
-	t.Helper()
-	activation, err := svc.RequestReset(t.Context(), u.Email, reset.RequestOptions{PreventEmailSending: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return activation
+func (l *records) named(event string) []map[string]any {
+	return slices.DeleteFunc(l.all(), func(r map[string]any) bool { return r["event"] != event })
 }

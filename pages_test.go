@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/resettest"
 )
 
 const (
@@ -41,9 +40,8 @@ type browser struct {
 
 func newBrowser(t *testing.T, h *host, edit func(*reset.Config)) *browser {
 	t.Helper()
-	b := &browser{newTrusted(t, h, edit), make(map[string]string)}
-	b.Handler = http.StripPrefix("/account", b.svc.Pages())
-	return b
+	f := newFixture(t, h, edit)
+	return &browser{&trusted{f, http.StripPrefix("/account", f.Pages())}, make(map[string]string)}
 }
 
 // send sends a request with the cookies and keeps those of the response.
@@ -93,12 +91,12 @@ func (b *browser) call(path, body string) *httptest.ResponseRecorder {
 
 // open opens a mailed link, is led to the form and returns what binds that.
 func (b *browser) open(path, activation string) (check string) {
-	b.Helper()
+	b.t.Helper()
 	b.wantRedirect(b.get(path+"?activation="+activation), path)
 	w := b.get(path)
 	match := checkField.FindStringSubmatch(w.Body.String())
 	if w.Code != 200 || match == nil {
-		b.Fatalf("GET %s: got %d %q", path, w.Code, heading(w))
+		b.t.Fatalf("GET %s: got %d %q", path, w.Code, heading(w))
 	}
 	return match[1]
 }
@@ -142,28 +140,28 @@ func say(t testing.TB, key string, values ...any) string {
 }
 
 func (b *browser) wantPage(w *httptest.ResponseRecorder, status int, name string) {
-	b.Helper()
-	if want := say(b, name+".title"); w.Code != status || heading(w) != want {
-		b.Errorf("got %d %q, want %d %q", w.Code, heading(w), status, want)
+	b.t.Helper()
+	if want := say(b.t, name+".title"); w.Code != status || heading(w) != want {
+		b.t.Errorf("got %d %q, want %d %q", w.Code, heading(w), status, want)
 	}
-	wantPageHeaders(b.T, w)
+	wantPageHeaders(b.t, w)
 	if got := w.Result().Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
-		b.Errorf("got Content-Type %q", got)
+		b.t.Errorf("got Content-Type %q", got)
 	}
 	if got := w.Result().Header.Get("Referrer-Policy"); got != "same-origin" {
-		b.Errorf("got Referrer-Policy %q, want same-origin", got)
+		b.t.Errorf("got Referrer-Policy %q, want same-origin", got)
 	}
 }
 
 func (b *browser) wantRedirect(w *httptest.ResponseRecorder, path string) {
-	b.Helper()
+	b.t.Helper()
 	if got := w.Result().Header.Get("Location"); w.Code != 303 || got != baseURL+path || w.Body.Len() > 0 {
-		b.Errorf("got %d, Location %q, body %q, want 303 to %s", w.Code, got, w.Body, baseURL+path)
+		b.t.Errorf("got %d, Location %q, body %q, want 303 to %s", w.Code, got, w.Body, baseURL+path)
 	}
-	wantPageHeaders(b.T, w)
+	wantPageHeaders(b.t, w)
 }
 
-func wantPageHeaders(t *testing.T, w *httptest.ResponseRecorder) {
+func wantPageHeaders(t testing.TB, w *httptest.ResponseRecorder) {
 	t.Helper()
 	for name, want := range map[string]string{
 		"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Robots-Tag": "noindex",
@@ -190,18 +188,11 @@ func wantPageHeaders(t *testing.T, w *httptest.ResponseRecorder) {
 
 // wantProblem checks that the form is shown again with a problem at a field.
 func (b *browser) wantProblem(w *httptest.ResponseRecorder, page, field, problem string) {
-	b.Helper()
+	b.t.Helper()
 	b.wantPage(w, 400, page)
 	body := html.UnescapeString(w.Body.String())
 	if !strings.Contains(body, `id="`+field+`-error"`) || !strings.Contains(body, problem) {
-		b.Errorf("the page does not say %q at %s", problem, field)
-	}
-}
-
-func (b *browser) wantPassword(u reset.User, want string) {
-	b.Helper()
-	if got := b.host.password(u.ID); got != want {
-		b.Errorf("user %s: got password %q, want %q", u.ID, got, want)
+		b.t.Errorf("the page does not say %q at %s", problem, field)
 	}
 }
 
@@ -253,7 +244,7 @@ func TestPagesRoutes(t *testing.T) {
 			}
 		}
 	}
-	if finds, hashes, sets := b.host.calls(); finds+hashes+sets > 0 || writes(b.store) > 0 {
+	if finds, hashes, sets := b.host.calls(); finds+hashes+sets > 0 || b.writes() > 0 {
 		t.Errorf("moved something: %s", b.moved())
 	}
 }
@@ -261,7 +252,7 @@ func TestPagesRoutes(t *testing.T) {
 // The mount may be the root, and a slash at the end of BaseURL makes no odds.
 func TestPagesMount(t *testing.T) {
 	for _, base := range []string{"https://app.example.com", "https://app.example.com/", "https://app.example.com/a/b/", "https://app.example.com//"} {
-		svc, _, _ := newService(t, newHost(), func(c *reset.Config) { c.BaseURL = base })
+		svc := newFixture(t, newHost(), func(c *reset.Config) { c.BaseURL = base })
 		w := httptest.NewRecorder()
 		svc.Pages().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 		if got, want := w.Result().Header.Get("Location"), strings.TrimRight(base, "/")+"/forgot"; got != want {
@@ -283,9 +274,7 @@ func TestPagesReset(t *testing.T) {
 	}
 	b.wantPage(b.get("/done"), 200, "done")
 	b.wantPage(b.get("/reset"), 400, "invalid")
-	if got := b.queued(); got != 1 {
-		t.Errorf("%d mails are queued, want the notification", got)
-	}
+	b.wantQueued(1)
 
 	// The link again, then the form that the back button brings.
 	b.wantRedirect(b.get("/reset?activation="+activation), "/reset")
@@ -342,7 +331,7 @@ func TestPagesBadLink(t *testing.T) {
 }
 
 func TestPagesLoopback(t *testing.T) {
-	svc, _, _ := newService(t, newHost(ann), func(c *reset.Config) { c.BaseURL = "http://localhost:8080" })
+	svc := newFixture(t, newHost(ann), func(c *reset.Config) { c.BaseURL = "http://localhost:8080" })
 	activation, err := svc.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -410,7 +399,7 @@ func TestPagesHost(t *testing.T) {
 func TestPagesScanners(t *testing.T) {
 	b := newBrowser(t, newHost(ann), nil)
 	activation := b.activation(ann)
-	before := writes(b.store)
+	before := b.writes()
 	for range 20 {
 		for _, path := range []string{"/reset", "/revoke"} {
 			for _, method := range []string{"GET", "HEAD"} {
@@ -425,7 +414,7 @@ func TestPagesScanners(t *testing.T) {
 			}
 		}
 	}
-	if got := writes(b.store); got != before {
+	if got := b.writes(); got != before {
 		t.Errorf("%d writes of the store", got-before)
 	}
 	check := b.open("/reset", activation)
@@ -441,12 +430,12 @@ func TestPagesSecondLink(t *testing.T) {
 		mine, planted := b.activation(ann), b.activation(bob)
 		check := b.open(path, mine)
 		b.get("/reset?activation=" + planted)
-		before := writes(b.store)
+		before := b.writes()
 		for _, c := range []string{check, "", check[:len(check)-1], check + "A", strings.Repeat("A", len(check)), mine} {
 			w := b.submit(path, "check", c, "password", goodPassword, "confirm", goodPassword)
 			b.wantPage(w, 400, "reopen")
 		}
-		if got := writes(b.store); got != before {
+		if got := b.writes(); got != before {
 			t.Errorf("%s: %d writes of the store", path, got-before)
 		}
 		b.wantPassword(ann, "")
@@ -534,16 +523,14 @@ func TestPagesRevoke(t *testing.T) {
 	}
 	b.wantPage(b.get("/revoked"), 200, "revoked")
 	for _, a := range []string{activation, sibling} {
-		if err := b.svc.ChangePassword(t.Context(), a, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
+		if err := b.ChangePassword(t.Context(), a, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
 			t.Errorf("a revoked activation: got %v", err)
 		}
 	}
-	if err := b.svc.ChangePassword(t.Context(), other, goodPassword); err != nil {
+	if err := b.ChangePassword(t.Context(), other, goodPassword); err != nil {
 		t.Errorf("somebody else's activation: %v", err)
 	}
-	if got := b.logged("revoked_by_user"); got != 1 {
-		t.Errorf("%d events revoked_by_user, want 1", got)
-	}
+	b.wantEvent("revoked_by_user", 1)
 	b.wantPage(b.submit("/revoke", "check", check), 400, "reopen")
 }
 
@@ -566,7 +553,7 @@ func TestPagesForgot(t *testing.T) {
 		{"ann\xff@example.com", "invalid"},
 		{strings.Repeat("a", 5000), "invalid"},
 	} {
-		before := writes(b.store)
+		before := b.writes()
 		w := b.submit("/forgot", "email", tt.email)
 		if strings.Contains(w.Body.String(), "<script>alert") || w.Body.Len() > 40_000 {
 			t.Errorf("%.40q: the page repeats it", tt.email)
@@ -576,7 +563,7 @@ func TestPagesForgot(t *testing.T) {
 		} else {
 			b.wantProblem(w, "forgot", "email", say(t, "problem.email."+tt.problem))
 		}
-		if got, want := writes(b.store)-before, tt.problem == ""; (got == 1) != want {
+		if got, want := b.writes()-before, tt.problem == ""; (got == 1) != want {
 			t.Errorf("%.40q: %d writes of the store", tt.email, got)
 		}
 	}
@@ -644,7 +631,7 @@ func TestPagesLimit(t *testing.T) {
 		}
 		b.wantPage(forgot("192.0.2.7:1"), 200, "sent")
 		b.wantPage(forgot("192.0.2.7:2"), 200, "sent")
-		before := writes(b.store)
+		before := b.writes()
 		w := forgot("192.0.2.7:3")
 		b.wantPage(w, 429, "limited")
 		if got := w.Result().Header.Get("Retry-After"); got != "30" {
@@ -658,7 +645,7 @@ func TestPagesLimit(t *testing.T) {
 		if w := b.send(r); w.Code != 429 || w.Body.String() != tooManyBody || w.Result().Header.Get("Retry-After") != "30" {
 			t.Errorf("got %d %s, Retry-After %q", w.Code, w.Body, w.Result().Header.Get("Retry-After"))
 		}
-		if got := writes(b.store); got != before {
+		if got := b.writes(); got != before {
 			t.Errorf("%d writes of the store", got-before)
 		}
 		b.wantPage(forgot("192.0.2.8:1"), 200, "sent")
@@ -712,7 +699,7 @@ func TestPagesForeignPosts(t *testing.T) {
 				t.Errorf("got %s", w.Body)
 			}
 			wantPageHeaders(t, w)
-			if got := writes(b.store) == 1; got != (tt.status == 200) {
+			if got := b.writes() == 1; got != (tt.status == 200) {
 				t.Errorf("the public request was written down: %v", got)
 			}
 		})
@@ -746,17 +733,11 @@ func TestPagesFormSize(t *testing.T) {
 }
 
 func TestPagesFaults(t *testing.T) {
-	fault := errors.New("disk full: /var/lib/app.db")
-	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
-		on := false
-		b := newBrowser(t, newHost(ann), func(c *reset.Config) {
-			c.Store.(*resettest.FaultStore).Before = func(context.Context, string) error {
-				return when(&on, func() error { return fault })
-			}
-		})
+	for _, email := range []string{ann.Email, "nobody@example.com"} {
+		b := newBrowser(t, newHost(ann), nil)
 		activation := b.activation(ann)
 		check := b.open("/reset", activation)
-		on = true
+		b.store.Fail(errors.New("disk full: /var/lib/app.db"))
 		b.wantPage(b.submit("/forgot", "email", email), 500, "failed")
 		if w := b.call("/forgot", fmt.Sprintf(`{"email":%q}`, email)); w.Code != 500 || w.Body.String() != unknownErrorBody {
 			t.Errorf("got %d %s", w.Code, w.Body)
@@ -766,7 +747,7 @@ func TestPagesFaults(t *testing.T) {
 		b.wantPage(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), 500, "failed")
 		b.wantPage(b.get("/revoke"), 500, "failed")
 		b.wantPage(b.submit("/revoke", "check", check), 500, "failed")
-		on = false
+		b.store.Fail(nil)
 		b.wantPage(b.submit("/forgot", "email", email), 200, "sent")
 		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
 		for _, secret := range []string{activation, goodPassword, "nobody@example.com"} {
@@ -777,49 +758,26 @@ func TestPagesFaults(t *testing.T) {
 	}
 }
 
-func TestPagesLimiterFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBrowser(t, newHost(ann), func(c *reset.Config) {
-			c.PerClient = limiterFunc(func(ctx context.Context, _ string, _ time.Time) error {
-				<-time.After(5 * time.Second)
-				return nil
-			})
-		})
-		check := b.open("/reset", b.activation(ann))
-		for _, email := range []string{"ann@example.com", "nobody@example.com"} {
-			start := time.Now()
-			b.wantPage(b.submit("/forgot", "email", email), 500, "failed")
-			if took := time.Since(start); took > 200*time.Millisecond {
-				t.Errorf("took %v", took)
-			}
-		}
-		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
-		<-time.After(5 * time.Second)
-	})
-}
-
 func TestPagesPanics(t *testing.T) {
 	on := false
-	h := newHost(ann)
-	h.onSet = func(context.Context, string) error {
-		return when(&on, func() error { panic("secret: " + goodPassword) })
-	}
-	b := newBrowser(t, h, func(c *reset.Config) {
-		c.ClientIP = func(*http.Request) string {
-			if on {
-				panic("secret: " + goodPassword)
-			}
-			return "client"
+	secret := func() {
+		if on {
+			panic("secret: " + goodPassword)
 		}
+	}
+	h := newHost(ann)
+	h.onSet = func(context.Context, string) error { secret(); return nil }
+	b := newBrowser(t, h, func(c *reset.Config) {
+		c.ClientIP = func(*http.Request) string { secret(); return "client" }
 	})
 	activation := b.activation(ann)
 	check := b.open("/reset", activation)
 	on = true
-	b.wantPage(b.submit("/forgot", "email", "ann@example.com"), 500, "failed")
+	b.wantPage(b.submit("/forgot", "email", ann.Email), 500, "failed")
 	w := b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword)
 	b.wantPage(w, 500, "failed")
 	if strings.Contains(w.Body.String(), "goroutine") || strings.Contains(w.Body.String(), goodPassword) {
-		t.Errorf("the page tells of the panic: %s", w.Body)
+		t.Errorf("the page has the panic: %s", w.Body)
 	}
 	for path, body := range map[string]string{
 		"/forgot": `{"email":"ann@example.com"}`,
@@ -831,19 +789,21 @@ func TestPagesPanics(t *testing.T) {
 		}
 		wantPageHeaders(t, w)
 	}
-	if got := b.logged("panic"); got != 4 || strings.Contains(b.log.String(), goodPassword) {
-		t.Errorf("%d events panic: %s", got, b.log)
+	b.wantEvent("panic", 4)
+	if strings.Contains(b.log.String(), goodPassword) {
+		t.Errorf("the log has the value of a panic: %s", b.log)
 	}
 	on = false
 	b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
 }
 
-// raw sends a request over a connection and returns all that comes back.
-func raw(t *testing.T, c net.Conn, head, body string) string {
+// raw posts to /forgot over a connection and returns all that comes back.
+func raw(t *testing.T, c net.Conn, contentType, body string) string {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		fmt.Fprintf(c, "%sHost: app.example.com\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body)
+		fmt.Fprintf(c, "POST /forgot HTTP/1.1\r\nHost: app.example.com\r\nContent-Type: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+			contentType, len(body), body)
 	})
 	got, err := io.ReadAll(c)
 	if err != nil {
@@ -854,102 +814,62 @@ func raw(t *testing.T, c net.Conn, head, body string) string {
 	return string(got)
 }
 
-// failingMailer is a mail server that is down, or one that hangs.
-type failingMailer struct{ hang bool }
-
-func (m failingMailer) Send(ctx context.Context, _ reset.Message) error {
-	if m.hang {
-		<-ctx.Done()
-	}
-	return errors.New("connection refused")
-}
-
-// What the public gets to see is equal to the byte, and as fast, whoever has
-// the address and however things stand with the mail.
+// The public gets the same bytes, as fast, whoever has the address and whatever
+// happens to the mail.
 func TestPagesTellNothing(t *testing.T) {
-	classes := []struct {
-		name  string
-		users []reset.User
-		plant func(*host, *reset.Config)
-		live  int // requests
-	}{
-		{name: "unknown"},
-		{name: "known", users: []reset.User{ann}},
-		{name: "disabled", users: []reset.User{ann}, plant: func(h *host, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error { return reset.ErrNoUser }
-		}},
-		{name: "capped", users: []reset.User{ann}, live: 3},
-		{name: "mail server down", users: []reset.User{ann}, plant: func(_ *host, c *reset.Config) { c.Mailer = failingMailer{} }},
-		{name: "mail server hangs", users: []reset.User{ann}, plant: func(_ *host, c *reset.Config) { c.Mailer = failingMailer{hang: true} }},
-		{name: "accounts slow", users: []reset.User{ann}, plant: func(h *host, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error {
-				<-time.After(2 * time.Second)
-				return nil
-			}
-		}},
-		{name: "accounts down", users: []reset.User{ann}, plant: func(h *host, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error { return errors.New("connection refused") }
-		}},
-		{name: "accounts panic", users: []reset.User{ann}, plant: func(h *host, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error { panic("find") }
-		}},
-	}
-	requests := [][2]string{
-		{"POST /forgot HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n", "email=ann%40example.com"},
-		{"POST /forgot HTTP/1.1\r\nContent-Type: application/json\r\n", `{"email":"ann@example.com"}`},
-		{"POST /forgot HTTP/1.1\r\nContent-Type: application/json\r\n", `{"email":"ANN@Example.com"}`}, // again, while the first are at work
+	down := errors.New("connection refused")
+	requests := []struct{ contentType, body string }{
+		{"application/x-www-form-urlencoded", "email=ann%40example.com"},
+		{"application/json", `{"email":"ann@example.com"}`},
+		{"application/json", `{"email":"ANN@Example.com"}`}, // while the others are queued
 	}
 	var want []string
-	for _, class := range classes {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHost(class.users...)
-			store := new(resettest.FaultStore)
-			svc, mem, _ := newService(t, h, func(c *reset.Config) {
-				store.Store, c.Store = c.Store, store
-				if class.plant != nil {
-					class.plant(h, c)
-				}
-			})
-			for i := range class.live {
-				a := reset.Activation{Hash: reset.Hash{byte(i)}, Request: reset.ID{byte(i)}, UserID: ann.ID, Email: ann.Email, Expires: time.Now().Add(time.Hour)}
-				if err := mem.Issue(t.Context(), time.Now(), a, 3, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
+	for _, class := range []struct {
+		name  string
+		plant func(f *fixture)
+	}{
+		{"known", func(*fixture) {}},
+		{"unknown", func(f *fixture) { f.host.remove(ann.Email) }},
+		{"disabled", func(f *fixture) { f.host.onFind = func(context.Context, string) error { return reset.ErrNoUser } }},
+		{"capped", func(f *fixture) { f.activation(ann); f.activation(ann); f.activation(ann) }},
+		{"mail server down", func(f *fixture) { f.mailer.do = fails("connection refused") }},
+		{"mail server hangs", func(f *fixture) {
+			f.mailer.do = func(ctx context.Context, _ int, _ reset.Message) error { <-ctx.Done(); return ctx.Err() }
+		}},
+		{"accounts slow", func(f *fixture) {
+			f.host.onFind = func(context.Context, string) error { <-time.After(2 * time.Second); return nil }
+		}},
+		{"accounts down", func(f *fixture) { f.host.onFind = func(context.Context, string) error { return down } }},
+		{"accounts panic", func(f *fixture) { f.host.onFind = func(context.Context, string) error { panic("find") } }},
+	} {
+		inBubble(t, nil, func(t *testing.T, f *fixture) {
+			class.plant(f)
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			wg.Go(func() { svc.Run(ctx) })
-			dial, stop := serve(svc.Pages())
-
+			wg.Go(func() { f.Run(ctx) }) // reports the exchanges that it cuts off
+			dial, stop := serve(f.Pages())
 			var got []string
-			start := time.Now()
 			for range 4 {
 				for _, r := range requests {
-					before := time.Now()
-					got = append(got, raw(t, dial(), r[0], r[1]))
-					if took := time.Since(before); took > 0 {
+					start := time.Now()
+					got = append(got, raw(t, dial(), r.contentType, r.body))
+					if took := time.Since(start); took > 0 {
 						t.Errorf("%s: an answer took %v", class.name, took)
 					}
 				}
-				<-time.After(1700 * time.Millisecond)
-			}
-			if writes(store) == 0 || time.Since(start) < time.Second {
-				t.Errorf("%s: nothing was asked", class.name)
+				pass(1700 * time.Millisecond)
 			}
 			cancel()
 			stop()
 			wg.Wait()
-
+			if f.store.Calls("Enqueue") != len(got) {
+				t.Errorf("%s: %d requests were queued, want %d", class.name, f.store.Calls("Enqueue"), len(got))
+			}
 			if want == nil {
 				want = got
-				for i, a := range got {
-					if !strings.HasPrefix(a, "HTTP/1.1 200 OK\r\n") {
-						t.Errorf("answer %d is %.100q", i, a)
-					}
-				}
 			}
 			for i := range got {
-				if got[i] != want[i] {
+				if got[i] != want[i] || !strings.HasPrefix(got[i], "HTTP/1.1 200 OK\r\n") {
 					t.Errorf("%s, answer %d: got %q, want %q", class.name, i, got[i], want[i])
 				}
 			}
@@ -971,7 +891,7 @@ func TestPagesProxyWarning(t *testing.T) {
 		{"a proxy that is known", "10.0.0.5:4711", "192.0.2.1", reset.ClientIPBehind(netip.MustParsePrefix("10.0.0.0/8")), 0},
 	} {
 		var log bytes.Buffer
-		svc, _, _ := newService(t, newHost(), func(c *reset.Config) {
+		svc := newFixture(t, newHost(), func(c *reset.Config) {
 			c.ClientIP = tt.clientIP
 			c.Logger = slog.New(slog.NewJSONHandler(&log, nil))
 		})
@@ -1020,8 +940,8 @@ func TestPagesToMail(t *testing.T) {
 			r.Header.Set("X-Forwarded-Host", "evil.example")
 			r.Header.Set("Forwarded", "host=evil.example")
 			b.ServeHTTP(httptest.NewRecorder(), r)
-			run(t, b.svc)
-			m, err := b.mailbox.Wait(t.Context(), kim.Email)
+			b.run()
+			m, err := b.mailer.Wait(t.Context(), kim.Email)
 			if err != nil {
 				t.Fatal(err)
 			}

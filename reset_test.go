@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,345 +20,439 @@ import (
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
-// countRemovals returns s, and a channel that is closed when n mails have been
-// removed.
-func countRemovals(s reset.Store, n int) (reset.Store, <-chan struct{}) {
-	over := make(chan struct{})
-	var mu sync.Mutex
-	return &resettest.FaultStore{Store: s, SettleFunc: func(ctx context.Context, done []reset.Settlement) error {
-		err := s.Settle(ctx, done)
-		if err != nil {
-			return err
+// eachStore calls f with a service for ann and bob on each store of this module
+// that needs no server. In memory the clock is fake. Afterwards every goroutine
+// is gone.
+func eachStore(t *testing.T, f func(t *testing.T, f *fixture)) {
+	start := func(t *testing.T, store reset.Store) {
+		fix := newFixture(t, newHost(ann, bob), unlimited)
+		fix.store.Store = store
+		f(t, fix)
+	}
+	t.Run("memory", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { start(t, new(resettest.MemStore)) })
+	})
+	for _, o := range []storesqlite.Options{{}, {UsersElsewhere: true}} {
+		t.Run(fmt.Sprintf("file, users elsewhere: %t", o.UsersElsewhere), func(t *testing.T) {
+			before := runtime.NumGoroutine()
+			t.Run("", func(t *testing.T) {
+				store, err := storesqlite.OpenWith(filepath.Join(t.TempDir(), "reset.db"), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := store.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				start(t, store)
+			})
+			wantGoroutines(t, before)
+		})
+	}
+}
+
+// wantGoroutines waits until at most n goroutines are left: one that has
+// reported its end may still be returning.
+func wantGoroutines(t *testing.T, n int) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for runtime.NumGoroutine() > n {
+		select {
+		case <-timeout:
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), n, stacks[:runtime.Stack(stacks, true)])
+		default:
+			runtime.Gosched()
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, d := range done {
-			if !d.Retry.IsZero() {
-				continue
-			}
-			if n--; n == 0 {
-				close(over)
-			}
+	}
+}
+
+// parallel calls f n times at once and returns the errors.
+func parallel(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	var ready, done sync.WaitGroup
+	ready.Add(n)
+	for i := range n {
+		done.Go(func() {
+			ready.Done()
+			ready.Wait()
+			errs[i] = f(i)
+		})
+	}
+	done.Wait()
+	return errs
+}
+
+// tally counts the errors that are nil, and checks that the others wrap want.
+func tally(t *testing.T, errs []error, want error) (ok int) {
+	t.Helper()
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			ok++
+		case !errors.Is(err, want):
+			t.Errorf("call %d: %v, want %v", i, err, want)
 		}
-		return nil
-	}}, over
+	}
+	return ok
+}
+
+// variants are spellings of ann's address.
+var variants = []string{"ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "aNN@example.COM", "ann@EXAMPLE.com"}
+
+// wantLive checks how many requests of ann are live, by how many more fit.
+func (f *fixture) wantLive(n int) {
+	f.t.Helper()
+	o := reset.RequestOptions{MaxRequests: n, PreventEmailSending: true}
+	if n > 0 {
+		if _, err := f.RequestReset(f.t.Context(), ann.Email, o); !errors.Is(err, reset.ErrTooManyRequests) {
+			f.t.Errorf("fewer than %d requests are live: %v", n, err)
+		}
+	}
+	o.MaxRequests++
+	if _, err := f.RequestReset(f.t.Context(), ann.Email, o); err != nil {
+		f.t.Errorf("more than %d requests are live: %v", n, err)
+	}
 }
 
 // Of a hundred requests at once, as many as the cap allows get an activation
-// and a mail, however the address is written.
+// and a mail, however the address is spelled.
 func TestTrustedRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		svc, _, mailbox := newService(t, newHost(ann), func(c *reset.Config) { c.Store = store })
-		var mu sync.Mutex
-		activations := make(map[string]bool)
+	eachStore(t, func(t *testing.T, f *fixture) {
+		var activations sync.Map
 		errs := parallel(100, func(i int) error {
-			activation, err := svc.RequestReset(t.Context(), variants[i%len(variants)], reset.RequestOptions{})
-			if err == nil {
-				mu.Lock()
-				activations[activation] = true
-				mu.Unlock()
+			activation, err := f.RequestReset(t.Context(), variants[i%len(variants)], reset.RequestOptions{})
+			if _, twice := activations.LoadOrStore(activation, true); twice && err == nil {
+				t.Errorf("two requests got one activation")
 			}
 			return err
 		})
-		if ok := tally(t, errs, reset.ErrTooManyRequests); ok != 3 || len(activations) != 3 {
-			t.Errorf("%d requests got %d activations, want 3", ok, len(activations))
+		if ok := tally(t, errs, reset.ErrTooManyRequests); ok != 3 {
+			t.Errorf("%d of 100 requests succeeded, want 3", ok)
 		}
-		stop := run(t, svc)
+		stop := f.run()
 		for range 3 {
-			if _, err := mailbox.Wait(t.Context(), ann.Email); err != nil {
+			if _, err := f.mailer.Wait(t.Context(), ann.Email); err != nil {
 				t.Fatal(err)
 			}
 		}
 		stop()
-		drained(t, store)
-		if got := len(mailbox.Messages()); got != 3 {
-			t.Errorf("%d mails, want 3", got)
-		}
-		wantLive(t, svc, 3)
+		f.wantSent(3)
+		f.wantQueued(0)
+		f.wantLive(3)
 	})
 }
 
-// A hundred public requests at once, all accepted, become one to three mails.
+// Of a hundred public requests at once all are accepted, and one to three are
+// mailed.
 func TestPublicRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		store, removed := countRemovals(store, 100)
-		svc, _, mailbox := newService(t, newHost(ann), func(c *reset.Config) {
-			c.Store, c.PerClient = store, reset.Unlimited
-		})
-		stopFirst, stopSecond := run(t, svc), run(t, svc)
+	eachStore(t, func(t *testing.T, f *fixture) {
+		removed, store := make(chan bool, 100), f.store.Store
+		f.store.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
+			err := store.Settle(ctx, done)
+			for _, d := range done {
+				if err == nil && d.Retry.IsZero() {
+					removed <- true
+				}
+			}
+			return err
+		}
+		stopFirst, stopSecond := f.run(), f.run()
 		errs := parallel(100, func(i int) error {
-			return svc.Forgot(t.Context(), variants[i%len(variants)], "client", reset.ForgotOptions{})
+			return f.Forgot(t.Context(), variants[i%len(variants)], "client", reset.ForgotOptions{})
 		})
 		if ok := tally(t, errs, nil); ok != 100 {
 			t.Errorf("%d public requests were accepted, want all", ok)
 		}
-		select {
-		case <-removed:
-		case <-time.After(time.Minute):
-			t.Fatal("the queue does not empty")
+		timeout := time.After(time.Minute)
+		for range 100 {
+			select {
+			case <-removed:
+			case <-timeout:
+				t.Fatal("the queue does not empty")
+			}
 		}
 		stopFirst()
 		stopSecond()
+		f.wantQueued(0)
 		requests := make(map[string]bool)
-		for _, m := range mailbox.Messages() {
+		for _, m := range f.mailer.attempts() {
 			requests[m.ID] = true
 		}
-		if n := len(mailbox.Messages()); n < 1 || n > 3 || len(requests) != n {
+		if n := len(f.mailer.attempts()); n < 1 || n > 3 || len(requests) != n {
 			t.Errorf("%d mails for %d requests, want 1 to 3, one each", n, len(requests))
 		}
-		wantLive(t, svc, len(requests))
+		f.wantLive(len(requests))
 	})
 }
 
-// An activation works once, and it is the winner's password that counts.
+// An activation works once, and the password is the winner's.
 func TestRedeemRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		h := newHost(ann)
-		svc, _, _ := newService(t, h, func(c *reset.Config) { c.Store = store })
-		activation := prevented(t, svc, ann)
+	eachStore(t, func(t *testing.T, f *fixture) {
+		activation := f.activation(ann)
 		password := func(i int) string { return fmt.Sprintf("grey heron number %d", i) }
 		errs := parallel(100, func(i int) error {
-			return svc.ChangePassword(t.Context(), activation, password(i))
+			return f.ChangePassword(t.Context(), activation, password(i))
 		})
 		if ok := tally(t, errs, reset.ErrInvalidActivation); ok != 1 {
 			t.Errorf("%d of 100 changes succeeded, want 1", ok)
 		}
 		for i, err := range errs {
-			if err == nil && h.password(ann.ID) != password(i) {
-				t.Errorf("the password is %q, want the winner's %q", h.password(ann.ID), password(i))
+			if err == nil {
+				f.wantPassword(ann, password(i))
 			}
 		}
-		if _, _, sets := h.calls(); sets != 1 {
-			t.Errorf("the password was set %d times", sets)
+		if _, _, sets := f.host.calls(); sets != 1 {
+			t.Errorf("the password was set %d times, want once", sets)
 		}
-		wantLive(t, svc, 0)
+		f.wantLive(0)
 	})
 }
 
-const rounds = 20 // of a race between few
+const rounds = 20 // of a race between two
 
 // Of two activations of one user, one works.
 func TestSiblingsRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		h := newHost(ann)
-		svc, _, _ := newService(t, h, func(c *reset.Config) { c.Store = store })
+	eachStore(t, func(t *testing.T, f *fixture) {
 		for range rounds {
-			activations := []string{prevented(t, svc, ann), prevented(t, svc, ann)}
+			activations := []string{f.activation(ann), f.activation(ann)}
 			errs := parallel(2, func(i int) error {
-				return svc.ChangePassword(t.Context(), activations[i], activations[i])
+				return f.ChangePassword(t.Context(), activations[i], activations[i])
 			})
 			if ok := tally(t, errs, reset.ErrInvalidActivation); ok != 1 {
 				t.Fatalf("%d of 2 changes succeeded: %v", ok, errs)
 			}
 			for i, err := range errs {
-				if err == nil && h.password(ann.ID) != activations[i] {
-					t.Error("the password is the loser's")
+				if err == nil {
+					f.wantPassword(ann, activations[i])
 				}
 			}
 		}
 	})
 }
 
-// A change against Revoke comes before it or not at all.
+// A change of the password comes before the end of its activation, or not at
+// all.
 func TestRevokeRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		h := newHost(ann)
-		svc, _, _ := newService(t, h, func(c *reset.Config) { c.Store = store })
-		for range rounds {
-			activation := prevented(t, svc, ann)
-			errs := parallel(2, func(i int) error {
-				if i == 0 {
-					return svc.Revoke(t.Context(), ann.ID)
+	for name, end := range map[string]func(*fixture, reset.User) error{
+		"Revoke":       func(f *fixture, u reset.User) error { return f.Revoke(f.t.Context(), u.ID) },
+		"account gone": func(f *fixture, u reset.User) error { f.host.remove(u.Email); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachStore(t, func(t *testing.T, f *fixture) {
+				for i := range rounds {
+					u := reset.User{ID: fmt.Sprint(100 + i), Email: fmt.Sprintf("user%d@example.com", i)}
+					f.host.put(u)
+					activation := f.activation(u)
+					errs := parallel(2, func(i int) error {
+						if i == 0 {
+							return end(f, u)
+						}
+						return f.ChangePassword(t.Context(), activation, activation)
+					})
+					if errs[0] != nil {
+						t.Errorf("%s = %v", name, errs[0])
+					}
+					want := ""
+					if tally(t, errs[1:], reset.ErrInvalidActivation) == 1 {
+						want = activation
+					}
+					f.wantPassword(u, want)
+					if err := f.ChangePassword(t.Context(), activation, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
+						t.Errorf("afterwards ChangePassword = %v, want ErrInvalidActivation", err)
+					}
 				}
-				return svc.ChangePassword(t.Context(), activation, activation)
 			})
-			if errs[0] != nil {
-				t.Errorf("Revoke = %v", errs[0])
-			}
-			changed := tally(t, errs[1:], reset.ErrInvalidActivation) == 1
-			if set := h.password(ann.ID) == activation; set != changed {
-				t.Errorf("ChangePassword = %v, but the password was set: %t", errs[1], set)
-			}
-			if err := svc.ChangePassword(t.Context(), activation, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
-				t.Errorf("a revoked activation: %v", err)
-			}
-		}
-	})
-}
-
-// So does a change against the end of the account.
-func TestDeletedUserRace(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		h := newHost()
-		svc, _, _ := newService(t, h, func(c *reset.Config) { c.Store = store })
-		for i := range rounds {
-			user := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user%d@example.com", i)}
-			h.put(user)
-			activation := prevented(t, svc, user)
-			errs := parallel(2, func(i int) error {
-				if i == 0 {
-					h.remove(user.Email)
-					return nil
-				}
-				return svc.ChangePassword(t.Context(), activation, activation)
-			})
-			changed := tally(t, errs[1:], reset.ErrInvalidActivation) == 1
-			if set := h.password(user.ID) == activation; set != changed {
-				t.Errorf("ChangePassword = %v, but the password was set: %t", errs[1], set)
-			}
-			if err := svc.ChangePassword(t.Context(), activation, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
-				t.Errorf("an activation without a user: %v", err)
-			}
-		}
-	})
-}
-
-// Requests, public requests, changes and revocations of a few users at once end, each with
-// one of the errors that it may have.
-func TestEverythingAtOnce(t *testing.T) {
-	eachStore(t, func(t *testing.T, store reset.Store) {
-		h := newHost(ann, bob)
-		svc, _, _ := newService(t, h, func(c *reset.Config) {
-			c.Store, c.PerClient = store, reset.Unlimited
 		})
-		run(t, svc)
+	}
+}
+
+// Requests, public requests, changes and revocations of two users at once end,
+// each with one of the errors that it may have.
+func TestEverythingAtOnce(t *testing.T) {
+	eachStore(t, func(t *testing.T, f *fixture) {
+		f.run()
 		errs := parallel(60, func(i int) error {
 			user := []reset.User{ann, bob}[i%2]
 			switch i % 3 {
 			case 0:
-				return svc.Forgot(t.Context(), user.Email, "client", reset.ForgotOptions{})
+				return f.Forgot(t.Context(), user.Email, "client", reset.ForgotOptions{})
 			case 1:
-				return svc.Revoke(t.Context(), user.ID)
+				return f.Revoke(t.Context(), user.ID)
 			}
-			activation, err := svc.RequestReset(t.Context(), user.Email, reset.RequestOptions{MaxRequests: 100})
+			activation, err := f.RequestReset(t.Context(), user.Email, reset.RequestOptions{MaxRequests: 100})
 			if err != nil {
 				return err
 			}
-			err = svc.ChangePassword(t.Context(), activation, strings.Repeat(activation, 2))
+			err = f.ChangePassword(t.Context(), activation, strings.Repeat(activation, 2))
 			if errors.Is(err, reset.ErrInvalidActivation) {
-				return nil // another one was quicker
+				return nil // redeemed or revoked meanwhile
 			}
 			return err
 		})
-		for _, err := range errs {
-			if err != nil {
-				t.Error(err)
+		tally(t, errs, nil)
+	})
+}
+
+// The cap counts the requests of trusted callers and of the public alike, until
+// they expire.
+func TestCap(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.MaxRequests, c.MaxRequestsCeiling = 2, 3 }, func(t *testing.T, f *fixture) {
+		f.begin()
+		f.forgot(ann.Email)
+		pass(delivered)
+		for _, tt := range []struct {
+			email string
+			max   int
+			want  error
+		}{
+			{ann.Email, 0, nil},
+			{ann.Email, 0, reset.ErrTooManyRequests},
+			{ann.Email, 1, reset.ErrTooManyRequests},
+			{bob.Email, 0, nil},
+			{ann.Email, 4, reset.ErrBadRequest},
+			{ann.Email, -1, reset.ErrBadRequest},
+			{ann.Email, 3, nil},
+			{ann.Email, 3, reset.ErrTooManyRequests},
+		} {
+			_, err := f.RequestReset(t.Context(), tt.email, reset.RequestOptions{MaxRequests: tt.max})
+			if !errors.Is(err, tt.want) {
+				t.Errorf("%s, MaxRequests %d: %v, want %v", tt.email, tt.max, err, tt.want)
 			}
 		}
+		pass(time.Hour)
+		f.request(ann.Email)
 	})
 }
 
-// Whoever reads the store, its journal included, finds nothing that takes an
-// account over.
-func TestNoSecretsInStore(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "test.db")
-	store, err := storesqlite.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	host := newHost(ann, bob)
-	svc, _, mailbox := newService(t, host, func(c *reset.Config) { c.Store = store })
-	run(t, svc)
-	secrets := make(map[string]string)
-	secret := func(name, activation string) {
-		raw, err := base64.RawURLEncoding.DecodeString(activation)
-		if err != nil {
-			t.Fatal(err)
-		}
-		secrets[name], secrets[name+", decoded"] = activation, string(raw)
-	}
-	for _, u := range []reset.User{ann, bob} { // one is used up, and one stays
-		id, err := svc.RequestReset(t.Context(), u.Email, reset.RequestOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := mailbox.Wait(t.Context(), u.Email)
-		if err != nil {
-			t.Fatal(err)
-		}
-		secret("answered to "+u.Name, id)
-		secret("mailed to "+u.Name, activationOf(t, m))
-	}
-	const password, refused = "canary password 7", "canary"
-	secrets["password"], secrets["hash"] = password, hashPrefix+password
-	if err := svc.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], refused); err == nil {
-		t.Error("a short password was taken")
-	}
-	if err := svc.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], password); err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(path + "*")
-	if err != nil || len(files) < 3 {
-		t.Fatalf("files %v, %v; want the journal as well", files, err)
-	}
-	found := false
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, s := range secrets {
-			if bytes.Contains(content, []byte(s)) {
-				t.Errorf("%s holds a secret: %s", filepath.Base(file), name)
+// A limiter that allows nothing refuses a request before it moves anything,
+// with or without an account.
+func TestLimited(t *testing.T) {
+	limit := &reset.LimitError{RetryAfter: time.Minute}
+	refuse := limiterFunc(func(context.Context, string, time.Time) error { return limit })
+	inBubble(t, func(c *reset.Config) { c.PerAddress, c.PerClient = refuse, refuse }, func(t *testing.T, f *fixture) {
+		before := f.moved()
+		for _, email := range []string{ann.Email, "nobody@example.com"} {
+			_, err := f.RequestReset(t.Context(), email, reset.RequestOptions{})
+			for _, err := range []error{err, f.Forgot(t.Context(), email, "192.0.2.1", reset.ForgotOptions{})} {
+				var got *reset.LimitError
+				if !errors.As(err, &got) || got.RetryAfter != time.Minute || !errors.Is(err, reset.ErrTooManyRequests) {
+					t.Errorf("%s: %v, want %v", email, err, limit)
+				}
 			}
 		}
-		found = found || bytes.Contains(content, []byte(bob.Email)) // it is in the clear
-	}
-	if !found {
-		t.Error("nothing was stored")
-	}
+		f.wantMoved(before)
+		f.wantEvents(map[string]int{})
+		limit.Full = true
+		if err := f.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
+			t.Errorf("full: %v", err)
+		}
+		f.wantEvents(map[string]int{"limiter_full": 1})
+	})
 }
 
-func TestDeliveryElsewhere(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, r round) {
-		r.forgot(t, ann.Email)
-		r.forgot(t, ann.Email)
-		if n := len(r.events.named("run_elsewhere")); n != 1 {
-			t.Errorf("%d events run_elsewhere; want 1", n)
+// Limiters get the canonical address and the client.
+func TestLimiterKeys(t *testing.T) {
+	var keys []string
+	note := limiterFunc(func(_ context.Context, key string, _ time.Time) error {
+		keys = append(keys, key)
+		return nil
+	})
+	inBubble(t, func(c *reset.Config) { c.PerAddress, c.PerClient = note, note }, func(t *testing.T, f *fixture) {
+		f.request("ANN@Example.com")
+		f.forgot("ANN@Example.com")
+		if got, want := strings.Join(keys, " "), "ann@example.com 192.0.2.1"; got != want {
+			t.Errorf("keys %q, want %q", got, want)
 		}
 	})
 }
 
-// A client that is refused only because others fill the limiter is an event.
-func TestLimiterFull(t *testing.T) {
-	full := limiterFunc(func(context.Context, string, time.Time) error {
-		return &reset.LimitError{RetryAfter: time.Second, Full: true}
-	})
-	inBubble(t, func(c *reset.Config) { c.PerClient = full }, func(t *testing.T, r round) {
-		if err := r.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
-			t.Errorf("Forgot returned %v", err)
+// A limiter that fails, or that takes longer than 200 ms, refuses a request
+// with or without an account. Redeeming needs no limiter.
+func TestLimiterFails(t *testing.T) {
+	for name, limiter := range map[string]limiterFunc{
+		"fails": func(context.Context, string, time.Time) error { return errors.New("connection refused") },
+		"slow": func(ctx context.Context, _ string, _ time.Time) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+		"ignores ctx": func(context.Context, string, time.Time) error {
+			<-time.After(5 * time.Second)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			on := false
+			some := limiterFunc(func(ctx context.Context, key string, now time.Time) error {
+				if !on {
+					return nil
+				}
+				return limiter(ctx, key, now)
+			})
+			inBubble(t, func(c *reset.Config) { c.PerAddress, c.PerClient = some, some }, func(t *testing.T, f *fixture) {
+				activation := f.activation(ann)
+				on = true
+				before := f.moved()
+				for _, email := range []string{ann.Email, "nobody@example.com"} {
+					start := time.Now()
+					_, err := f.RequestReset(t.Context(), email, reset.RequestOptions{})
+					for _, err := range []error{err, f.Forgot(t.Context(), email, "192.0.2.1", reset.ForgotOptions{})} {
+						if err == nil || errors.Is(err, reset.ErrTooManyRequests) {
+							t.Errorf("%s: %v, want a failure", email, err)
+						}
+					}
+					if took := time.Since(start); took != 0 && took != 400*time.Millisecond {
+						t.Errorf("%s: two requests took %v", email, took)
+					}
+				}
+				f.wantMoved(before)
+				f.wantEvents(map[string]int{"limiter_failed": 4})
+				start := time.Now()
+				if err := f.ChangePassword(t.Context(), activation, goodPassword); err != nil || time.Since(start) > 0 {
+					t.Errorf("ChangePassword = %v after %v", err, time.Since(start))
+				}
+				pass(5 * time.Second) // the call that ignores ctx returns
+			})
+		})
+	}
+}
+
+// Forgot looks nobody up.
+func TestForgot(t *testing.T) {
+	f := newFixture(t, newHost(ann), nil)
+	for _, tt := range []struct {
+		email, client string
+		want          error
+	}{
+		{ann.Email, "client", nil},
+		{"nobody@example.com", "client", nil},
+		{"ann", "client", reset.ErrBadRequest},
+		{ann.Email, "", reset.ErrBadRequest},
+	} {
+		if err := f.Forgot(t.Context(), tt.email, tt.client, reset.ForgotOptions{}); !errors.Is(err, tt.want) {
+			t.Errorf("Forgot(%q, %q) = %v, want %v", tt.email, tt.client, err, tt.want)
 		}
-		r.wantEvents(t, map[string]int{"limiter_full": 1})
-		drained(t, r.store)
-	})
+	}
+	f.wantMoved("0 reads and 2 writes of the store, 0 finds, 0 hashes, 0 sets, 0 mails")
 }
 
-// Where Run works, nothing is said of another process.
-func TestRunHere(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, r round) {
-		r.begin(t)
-		r.forgot(t, ann.Email)
-		r.wantEvents(t, map[string]int{})
-	})
-}
-
-// What a public request sets off begins at a random time within 2 s, each as likely.
-func TestPublicRequestsBeginAtRandom(t *testing.T) {
+// A public request is due at a random time within 2 s, each as likely.
+func TestForgotDue(t *testing.T) {
 	const n, parts = 800, 8
-	inBubble(t, unlimited, func(t *testing.T, r round) {
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
 		now := time.Now()
 		for range n {
-			r.forgot(t, ann.Email)
+			f.forgot(ann.Email)
 		}
 		total := 0
 		for i := range parts {
-			mails, err := r.store.Lease(t.Context(), now.Add(2*time.Second*time.Duration(i+1)/parts), now.Add(time.Hour), n)
+			mails, err := f.store.Store.Lease(t.Context(), now.Add(2*time.Second*time.Duration(i+1)/parts), now.Add(time.Hour), n)
 			if err != nil {
 				t.Fatal(err)
 			}
 			total += len(mails)
-			if got := len(mails); got < n/parts/2 || got > n/parts*2 { // five standard deviations and more
+			if got := len(mails); got < n/parts/2 || got > n/parts*2 { // more than five standard deviations
 				t.Errorf("%d of %d public requests are due in part %d of %d", got, n, i+1, parts)
 			}
 		}
@@ -369,149 +462,83 @@ func TestPublicRequestsBeginAtRandom(t *testing.T) {
 	})
 }
 
-func TestContractCap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newTrusted(t, newHost(ann, bob), nil)
-		var activations []string
-		for _, body := range []string{
-			`{"email":"ann@example.com"}`, `{"email":"ANN@example.com","preventEmailSending":true}`, `{"email":"Ann@EXAMPLE.com","maxRequests":3}`,
-		} {
-			w := f.post(resetPath, body)
-			if w.Code != 200 {
-				t.Fatalf("%s: got %d %s", body, w.Code, w.Body)
-			}
-			activations = append(activations, w.Body.String()[len(`{"activation":"`):][:24])
-		}
-		over := `{"email":"ann@example.com"}`
-		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 3600")
-		<-time.After(10*time.Second + 500*time.Millisecond)
-		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 3590")
-		wantAnswer(t, f.post(resetPath, `{"email":"ann@example.com","maxRequests":1}`), 429, tooManyBody, "Retry-After: 3590")
-		if w := f.post(resetPath, `{"email":"bob@example.com"}`); w.Code != 200 {
-			t.Errorf("somebody else: got %d %s", w.Code, w.Body)
-		}
-		if got := f.queued(); got != 3 {
-			t.Errorf("%d mails are queued, want 3", got)
-		}
-		<-time.After(time.Hour - 11*time.Second + 400*time.Millisecond)
-		wantAnswer(t, f.post(resetPath, over), 429, tooManyBody, "Retry-After: 1")
-		wantAnswer(t, f.post(newPath, newPassword(activations[1], goodPassword)), 200, okBody) // nor was it cut short
-		<-time.After(time.Hour)
-		wantAnswer(t, f.post(newPath, newPassword(activations[0], goodPassword)), 400, badRequestBody)
+// A process that queues mail without calling Run says so once.
+func TestRunElsewhere(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.forgot(ann.Email)
+		f.request(ann.Email)
+		f.wantEvents(map[string]int{"run_elsewhere": 1})
+	})
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.begin()
+		f.forgot(ann.Email)
+		f.wantEvents(map[string]int{})
 	})
 }
 
-func TestContractHigherCap(t *testing.T) {
-	f := newTrusted(t, newHost(ann), func(c *reset.Config) { c.MaxRequests, c.MaxRequestsCeiling = 1, 2 })
-	for _, tt := range []struct {
-		body   string
-		status int
-	}{
-		{`{"email":"ann@example.com"}`, 200},
-		{`{"email":"ann@example.com"}`, 429},
-		{`{"email":"ann@example.com","maxRequests":3}`, 400},
-		{`{"email":"ann@example.com","maxRequests":2}`, 200},
-		{`{"email":"ann@example.com","maxRequests":2}`, 429},
-	} {
-		if w := f.post(resetPath, tt.body); w.Code != tt.status {
-			t.Errorf("%s: got %d %s, want %d", tt.body, w.Code, w.Body, tt.status)
+func TestChangePassword(t *testing.T) {
+	flipCase := func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z':
+			return r - 'a' + 'A'
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
 		}
+		return r
 	}
-}
-
-func TestContractLimiter(t *testing.T) {
-	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
-		synctest.Test(t, func(t *testing.T) {
-			f := newTrusted(t, newHost(ann), func(c *reset.Config) { c.PerAddress = reset.NewMemoryLimiter(2, time.Minute) })
-			body := fmt.Sprintf(`{"email":%q}`, email)
-			for range 2 {
-				if w := f.post(resetPath, body); w.Code != 200 {
-					t.Errorf("got %d %s", w.Code, w.Body)
-				}
-			}
-			before := f.moved()
-			wantAnswer(t, f.post(resetPath, strings.ToUpper(email[:1])+"x"), 400, badRequestBody)
-			for range 3 {
-				wantAnswer(t, f.post(resetPath, fmt.Sprintf(`{"email":%q}`, strings.ToUpper(email))), 429, tooManyBody, "Retry-After: 30")
-			}
-			if after := f.moved(); after != before {
-				t.Errorf("a refused request moved something: %s; before: %s", after, before)
-			}
-			<-time.After(30 * time.Second)
-			if w := f.post(resetPath, body); w.Code != 200 {
-				t.Errorf("after the wait: got %d %s", w.Code, w.Body)
-			}
-		})
-	}
-}
-
-// A limiter that fails, or takes too long, refuses alike whoever it is, in
-// 200 ms. Who has an activation needs no limiter.
-func TestContractLimiterFails(t *testing.T) {
-	for name, limiter := range map[string]limiterFunc{
-		"fails": func(context.Context, string, time.Time) error { return errors.New("connection refused") },
-		"slow": func(ctx context.Context, _ string, _ time.Time) error {
-			select {
-			case <-time.After(5 * time.Second):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		},
-		"deaf": func(context.Context, string, time.Time) error {
-			<-time.After(5 * time.Second)
-			return nil
-		},
+	for _, tt := range []struct {
+		name string
+		// spoil returns what is redeemed instead of an activation of ann.
+		spoil func(f *fixture, activation string) string
+		want  error
+	}{
+		{"live", func(_ *fixture, a string) string { return a }, nil},
+		{"1 ms before it expires", func(_ *fixture, a string) string { pass(time.Hour - time.Millisecond); return a }, nil},
+		{"expired", func(_ *fixture, a string) string { pass(time.Hour); return a }, reset.ErrInvalidActivation},
+		{"unknown", func(*fixture, string) string { return strings.Repeat("A", 24) }, reset.ErrInvalidActivation},
+		{"flipped case", func(_ *fixture, a string) string { return strings.Map(flipCase, a) }, reset.ErrInvalidActivation},
+		{"revoked", func(f *fixture, a string) string { f.Revoke(f.t.Context(), ann.ID); return a }, reset.ErrInvalidActivation},
+		{"another revoked", func(f *fixture, a string) string { f.Revoke(f.t.Context(), bob.ID); return a }, nil},
+		{"redeemed", func(f *fixture, a string) string { f.ChangePassword(f.t.Context(), a, goodPassword); return a }, reset.ErrInvalidActivation},
+		{"sibling redeemed", func(f *fixture, a string) string { f.redeem(ann); return a }, reset.ErrInvalidActivation},
+		{"another redeemed", func(f *fixture, a string) string { f.redeem(bob); return a }, nil},
+		{"account gone", func(f *fixture, a string) string { f.host.remove(ann.Email); return a }, reset.ErrInvalidActivation},
+		{"address another's", func(f *fixture, a string) string {
+			f.host.put(reset.User{ID: "3", Email: ann.Email})
+			return a
+		}, reset.ErrInvalidActivation},
+		{"account gone at last", func(f *fixture, a string) string {
+			f.host.onSet = func(context.Context, string) error { return reset.ErrNoUser }
+			return a
+		}, reset.ErrInvalidActivation},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				on := false
-				f := newTrusted(t, newHost(ann), func(c *reset.Config) {
-					c.PerAddress = limiterFunc(func(ctx context.Context, key string, now time.Time) error {
-						if !on {
-							return nil
-						}
-						return limiter(ctx, key, now)
-					})
-				})
-				activation := f.activation(ann)
-				on = true
-				before := f.moved()
-				var took []time.Duration
-				for _, email := range []string{"ann@example.com", "nobody@example.com"} {
-					start := time.Now()
-					wantAnswer(t, f.post(resetPath, fmt.Sprintf(`{"email":%q}`, email)), 500, unknownErrorBody)
-					took = append(took, time.Since(start))
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, f *fixture) {
+				activation := tt.spoil(f, f.activation(ann))
+				_, hashed, _ := f.host.calls()
+				err := f.ChangePassword(t.Context(), activation, "a password of ann")
+				if !errors.Is(err, tt.want) {
+					t.Errorf("ChangePassword = %v, want %v", err, tt.want)
 				}
-				if took[0] > 200*time.Millisecond || took[0] != took[1] {
-					t.Errorf("a known address took %v, an unknown one %v", took[0], took[1])
+				if _, hashes, _ := f.host.calls(); tt.want != nil && f.host.onSet == nil && hashes != hashed {
+					t.Error("the password was hashed")
 				}
-				if after := f.moved(); after != before {
-					t.Errorf("moved something: %s; before: %s", after, before)
+				if changed := f.host.password(ann.ID) == "a password of ann"; changed != (tt.want == nil) {
+					t.Errorf("the password was set: %t", changed)
 				}
-				if got := f.logged("limiter_failed"); got != 2 {
-					t.Errorf("%d events limiter_failed, want 2", got)
-				}
-				start := time.Now()
-				wantAnswer(t, f.post(newPath, newPassword(activation, goodPassword)), 200, okBody)
-				if took := time.Since(start); took > 0 {
-					t.Errorf("redemption took %v", took)
-				}
-				<-time.After(5 * time.Second) // lets the deaf one end
 			})
 		})
 	}
 }
 
-// Many changes at once hash no more passwords at a time than there are
-// processors; the surplus fails cleanly.
-func TestContractHashSlots(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+// As many passwords are hashed at a time as there are processors. The surplus
+// fails after 5 s and leaves its activations live.
+func TestHashSlots(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
 		slots := runtime.GOMAXPROCS(0)
-		h := newHost()
 		var mu sync.Mutex
 		running, most := 0, 0
-		h.onHash = func(context.Context, string) error {
+		f.host.onHash = func(context.Context, string) error {
 			mu.Lock()
 			running++
 			most = max(most, running)
@@ -522,157 +549,119 @@ func TestContractHashSlots(t *testing.T) {
 			mu.Unlock()
 			return nil
 		}
-		f := newTrusted(t, h, nil)
-		bodies := make([]string, slots+200)
-		for i := range bodies {
-			u := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user%d@example.com", i)}
-			h.put(u)
-			bodies[i] = newPassword(f.activation(u), goodPassword)
+		activations := make([]string, slots+200)
+		user := func(i int) reset.User {
+			return reset.User{ID: fmt.Sprint(100 + i), Email: fmt.Sprintf("user%d@example.com", i)}
 		}
-		var wg sync.WaitGroup
+		for i := range activations {
+			f.host.put(user(i))
+			activations[i] = f.activation(user(i))
+		}
 		start := time.Now()
-		codes := make([]int, len(bodies))
-		for i, body := range bodies {
-			wg.Go(func() { codes[i] = f.post(newPath, body).Code })
-		}
-		wg.Wait()
-		if took := time.Since(start); took > 10*time.Second {
-			t.Errorf("took %v", took)
-		}
-		if most != slots {
-			t.Errorf("%d ran at once, want %d", most, slots)
+		errs := parallel(len(activations), func(i int) error {
+			return f.ChangePassword(t.Context(), activations[i], goodPassword)
+		})
+		if took := time.Since(start); took != 6*time.Second {
+			t.Errorf("took %v, want 6 s", took)
 		}
 		changed := 0
-		for i, code := range codes {
-			saved := h.password(fmt.Sprint(i)) != ""
-			if code == 200 {
+		for i, err := range errs {
+			want := ""
+			if err == nil {
 				changed++
+				want = goodPassword
 			}
-			if saved != (code == 200) || code != 200 && code != 500 {
-				t.Errorf("answered %d, and the password was set: %v", code, saved)
+			f.wantPassword(user(i), want)
+		}
+		if changed != slots || most != slots {
+			t.Errorf("%d changes, %d at a time; want %d", changed, most, slots)
+		}
+		for i, err := range errs {
+			if err != nil {
+				if err := f.ChangePassword(t.Context(), activations[i], goodPassword); err != nil {
+					t.Errorf("again: %v", err)
+				}
+				break
 			}
 		}
-		if changed != slots {
-			t.Errorf("%d passwords were changed, want %d", changed, slots)
-		}
-		failed := slices.Index(codes, 500)
-		wantAnswer(t, f.post(newPath, bodies[failed]), 200, okBody) // not used up
 	})
 }
 
-// Uses of one activation that wait for their turn do no work in vain.
-func TestContractHashesOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHost(ann)
-		h.onHash = func(context.Context, string) error {
+// Of many calls for one activation, those that wait for a slot hash nothing
+// once it is redeemed.
+func TestHashesOnce(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.host.onHash = func(context.Context, string) error {
 			<-time.After(time.Second)
 			return nil
 		}
-		f := newTrusted(t, h, nil)
-		body := newPassword(f.activation(ann), goodPassword)
-		var wg sync.WaitGroup
-		codes := make([]int, 100)
-		for i := range codes {
-			wg.Go(func() { codes[i] = f.post(newPath, body).Code })
+		activation := f.activation(ann)
+		errs := parallel(100, func(int) error { return f.ChangePassword(t.Context(), activation, goodPassword) })
+		if ok := tally(t, errs, reset.ErrInvalidActivation); ok != 1 {
+			t.Errorf("%d of 100 changes succeeded, want 1", ok)
 		}
-		wg.Wait()
-		slices.Sort(codes)
-		if codes[0] != 200 || codes[1] != 400 || codes[99] != 400 {
-			t.Errorf("got statuses %v, want one 200 and 99 times 400", codes)
-		}
-		// Those whose turn comes just before the first change is saved hash, too.
-		_, hashes, sets := h.calls()
+		// A slot that is freed before the first change is saved hashes too.
+		_, hashes, sets := f.host.calls()
 		if most := 2 * runtime.GOMAXPROCS(0); hashes > most || sets != 1 {
 			t.Errorf("hashed %d times and set %d times, want at most %d and 1", hashes, sets, most)
 		}
 	})
 }
 
-func TestContractFaults(t *testing.T) {
-	fault := errors.New("disk full: /var/lib/app.db")
-	store := func(method string, nth int) func(*host, *bool, *reset.Config) {
-		return func(_ *host, on *bool, c *reset.Config) {
-			calls := 0
-			c.Store.(*resettest.FaultStore).Before = func(_ context.Context, m string) error {
-				if !*on || m != method {
-					return nil
-				}
-				if calls++; calls%nth > 0 {
-					return nil
-				}
-				return fault
-			}
+// The files of the store, its journal included, hold nothing that takes an
+// account over.
+func TestNoSecretsInStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	store, err := storesqlite.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	f := newFixture(t, newHost(ann, bob), func(c *reset.Config) { c.Store = store })
+	f.run()
+	secrets := make(map[string]string)
+	secret := func(name, activation string) {
+		raw, err := base64.RawURLEncoding.DecodeString(activation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[name], secrets[name+", decoded"] = activation, string(raw)
+	}
+	for _, u := range []reset.User{ann, bob} { // ann's is redeemed, bob's stays
+		activation := f.request(u.Email)
+		m, err := f.mailer.Wait(t.Context(), u.Email)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret("answered to "+u.Name, activation)
+		secret("mailed to "+u.Name, activationOf(t, m))
+	}
+	const password, refused = "canary password 7", "canary"
+	secrets["password"], secrets["hash"] = password, hashPrefix+password
+	if err := f.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], refused); err == nil {
+		t.Error("a short password was accepted")
+	}
+	if err := f.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], password); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("files %v, %v; want the journal as well", files, err)
+	}
+	var content []byte
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content = append(content, b...)
+	}
+	for name, s := range secrets {
+		if bytes.Contains(content, []byte(s)) {
+			t.Errorf("the files hold a secret: %s", name)
 		}
 	}
-	failing := func(on *bool) error { return when(on, func() error { return fault }) }
-	for _, tt := range []struct {
-		name  string
-		path  string
-		plant func(*host, *bool, *reset.Config)
-	}{
-		{"Issue", resetPath, store("Issue", 1)},
-		{"the first Find", newPath, store("Find", 1)},
-		{"the second Find", newPath, store("Find", 2)},
-		{"Redeem", newPath, store("Redeem", 1)},
-		{"FindByEmail", resetPath, func(h *host, on *bool, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error { return failing(on) }
-		}},
-		{"FindByEmail of a redemption", newPath, func(h *host, on *bool, _ *reset.Config) {
-			h.onFind = func(context.Context, string) error { return failing(on) }
-		}},
-		{"HashPassword", newPath, func(h *host, on *bool, _ *reset.Config) {
-			h.onHash = func(context.Context, string) error { return failing(on) }
-		}},
-		{"SetPassword", newPath, func(h *host, on *bool, _ *reset.Config) {
-			h.onSet = func(context.Context, string) error { return failing(on) }
-		}},
-		{"CheckPassword", newPath, func(_ *host, on *bool, c *reset.Config) {
-			c.CheckPassword = func(context.Context, reset.User, string) error { return failing(on) }
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			h, on := newHost(ann), false
-			f := newTrusted(t, h, func(c *reset.Config) { tt.plant(h, &on, c) })
-			body := `{"email":"ann@example.com"}`
-			if tt.path == newPath {
-				body = newPassword(f.activation(ann), goodPassword)
-			}
-			on = true
-			wantAnswer(t, f.post(tt.path, body), 500, unknownErrorBody)
-			if got := f.logged("request_failed"); got != 1 || !strings.Contains(f.log.String(), fault.Error()) {
-				t.Errorf("%d events request_failed: %s", got, f.log)
-			}
-			if got := h.password(ann.ID); got != "" {
-				t.Errorf("the password was set to %q", got)
-			}
-			on = false
-			if got := f.queued(); got != 0 {
-				t.Errorf("%d mails are queued", got)
-			}
-			if w := f.post(tt.path, body); w.Code != 200 {
-				t.Errorf("after the fault: got %d %s", w.Code, w.Body)
-			}
-		})
-	}
-}
-
-// Forgot looks nobody up.
-func TestForgotLooksNobodyUp(t *testing.T) {
-	f := newTrusted(t, newHost(ann), nil)
-	for _, tt := range []struct {
-		email, client string
-		want          error
-	}{
-		{"ann@example.com", "client", nil},
-		{"nobody@example.com", "client", nil},
-		{"ann", "client", reset.ErrBadRequest},
-		{"ann@example.com", "", reset.ErrBadRequest},
-	} {
-		if err := f.svc.Forgot(t.Context(), tt.email, tt.client, reset.ForgotOptions{}); !errors.Is(err, tt.want) {
-			t.Errorf("Forgot(%q, %q): got %v, want %v", tt.email, tt.client, err, tt.want)
-		}
-	}
-	if f.moved() != "store reads 0 writes 2 finds 0 hashes 0 sets 0 mails 0" {
-		t.Errorf("moved %s", f.moved())
+	if !bytes.Contains(content, []byte(bob.Email)) { // which is stored as it is
+		t.Error("nothing was stored")
 	}
 }

@@ -94,10 +94,10 @@ func newProber(t *testing.T, workers int, mailer mailerFunc) *prober {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	svc, _, _ := newService(t, nil, func(c *reset.Config) {
+	svc := newFixture(t, nil, func(c *reset.Config) {
 		c.Users, c.Store, c.Mailer, c.PerClient, c.Workers = everybody{}, store, mailer, reset.Unlimited, workers
 	})
-	run(t, svc)
+	svc.run()
 	srv := httptest.NewServer(svc.Pages())
 	t.Cleanup(srv.Close)
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
