@@ -16,7 +16,8 @@ type Users interface {
 	//
 	// It returns ErrNoUser when there is no such user and when the account must
 	// not be reset by mail (disabled, single sign-on, administrators), and
-	// ErrManyUsers when several users share the address.
+	// ErrManyUsers when several users share the address. Any other error says
+	// that the lookup failed: mail that waits for it is kept and retried.
 	FindByEmail(ctx context.Context, address string) (User, error)
 
 	// HashPassword returns the hash that SetPassword saves. It is slow on

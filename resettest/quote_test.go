@@ -19,6 +19,7 @@ func TestQuotes(t *testing.T) {
 		{"../store.go", "Store", slices.Concat(quotes(storeSentences(false)), quotes(storeSentences(true)))},
 		{"../limiter.go", "Limiter", quotes(limiterSentences())},
 		{"../mailer.go", "Mailer", quotes(mailerSentences())},
+		{"../users.go", "Users", quotes(usersSentences(UsersHost{Barred: []string{""}}))},
 	} {
 		doc := interfaceDoc(t, test.file, test.name)
 		for _, quote := range test.quotes {

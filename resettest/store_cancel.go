@@ -57,12 +57,12 @@ func (f *fuse) burn() {
 //
 // The effect of a cancelled call may show only after it has returned: check it
 // after the sweep.
-func (c *storeCheck) sweep(f func(ctx context.Context, name string)) {
+func sweep(ctx context.Context, f func(ctx context.Context, name string)) {
 	for n, step := int64(1), int64(1); n < 1000; n += step {
 		if n > 12 {
 			step = 1 + n/8
 		}
-		ctx, cancel := context.WithCancel(c.Context())
+		ctx, cancel := context.WithCancel(ctx)
 		fuse := &fuse{Context: ctx, blow: cancel}
 		fuse.left.Store(n)
 		if n == 1 {
@@ -126,7 +126,7 @@ func count(conditions ...bool) (n int) {
 
 func (c *storeCheck) cancelEnqueue() {
 	errs := make(map[string]error)
-	c.sweep(func(ctx context.Context, name string) {
+	sweep(c.Context(), func(ctx context.Context, name string) {
 		errs[name] = c.store.Enqueue(ctx, c.publicRequest(name))
 	})
 	got := byAddress(c.drain())
@@ -137,7 +137,7 @@ func (c *storeCheck) cancelEnqueue() {
 
 func (c *storeCheck) cancelIssue() {
 	errs := make(map[reset.Activation]error)
-	c.sweep(func(ctx context.Context, user string) {
+	sweep(c.Context(), func(ctx context.Context, user string) {
 		a := c.activation(user)
 		errs[a] = c.store.Issue(ctx, start, a, 1, c.mailFor(a))
 	})
@@ -149,7 +149,7 @@ func (c *storeCheck) cancelIssue() {
 
 func (c *storeCheck) cancelIssueLeased() {
 	errs := make(map[reset.Activation]error)
-	c.sweep(func(ctx context.Context, user string) {
+	sweep(c.Context(), func(ctx context.Context, user string) {
 		a := c.activation(user)
 		public := c.publicRequest(a.Email)
 		public.ID = a.Request
@@ -172,7 +172,7 @@ func (c *storeCheck) cancelRedeem() {
 		calls int
 	}
 	results := make(map[*fixture]result)
-	c.sweep(func(ctx context.Context, user string) {
+	sweep(c.Context(), func(ctx context.Context, user string) {
 		s := c.fixture(user)
 		calls := 0
 		err := c.store.Redeem(ctx, start, s.activations[0], s.notification, func(context.Context) error {
@@ -245,7 +245,7 @@ func (s *fixture) wantConsistent(mails []reset.Mail, err error, calls int) {
 
 func (c *storeCheck) cancelRevoke() {
 	errs := make(map[*fixture]error)
-	c.sweep(func(ctx context.Context, user string) {
+	sweep(c.Context(), func(ctx context.Context, user string) {
 		s := c.fixture(user)
 		errs[s] = c.store.Revoke(ctx, user)
 	})
@@ -261,7 +261,7 @@ func (c *storeCheck) cancelLease() {
 	const n = 3
 	var errs []error
 	until := func(i int) time.Time { return at(time.Minute + time.Duration(i)*time.Second) }
-	c.sweep(func(ctx context.Context, name string) {
+	sweep(c.Context(), func(ctx context.Context, name string) {
 		for range n {
 			c.enqueue(c.publicRequest(name))
 		}
@@ -285,7 +285,7 @@ func (c *storeCheck) cancelLease() {
 func (c *storeCheck) cancelSettle() {
 	const n = 4
 	errs := make(map[string]error)
-	c.sweep(func(ctx context.Context, name string) {
+	sweep(c.Context(), func(ctx context.Context, name string) {
 		for range n {
 			c.enqueue(c.publicRequest(name))
 		}
@@ -315,7 +315,7 @@ func (c *storeCheck) cancelPurge() {
 	}
 	batches := make(map[string]batch)
 	expires := at(late)
-	c.sweep(func(ctx context.Context, user string) {
+	sweep(c.Context(), func(ctx context.Context, user string) {
 		var b batch
 		for range n {
 			a := c.activation(user)
