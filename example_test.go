@@ -3,15 +3,12 @@ package reset_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"regexp"
 	"sync"
 	"time"
 
@@ -76,21 +73,16 @@ func Example_integration() {
 	wg.Go(func() { service.Run(ctx) })
 
 	// Ann asks for a link and gets it by mail.
-	browser := &http.Client{Jar: must(cookiejar.New(nil))}
-	must(browser.PostForm(app.URL+"/account/forgot", url.Values{"email": {"Ann@Example.com"}}))
+	must(http.PostForm(app.URL+"/account/forgot", url.Values{"email": {"Ann@Example.com"}}))
 	mail := must(mailbox.Wait(ctx, "ann@example.com"))
 
 	// The link leads to a form, which she fills in.
-	form := must(browser.Get(mail.Link))
-	check := regexp.MustCompile(`name="check" value="(.*?)"`).FindSubmatch(must(io.ReadAll(form.Body)))
-	done := must(browser.PostForm(form.Request.URL.String(), url.Values{
-		"check": {string(check[1])}, "password": {"nine grey herons"}, "confirm": {"nine grey herons"},
-	}))
-	fmt.Println(done.Request.URL.Path, accounts.password("1"))
+	err := resettest.ChangePassword(ctx, nil, mail.Link, "nine grey herons")
+	fmt.Println(accounts.password("1"), err)
 
 	stop()
 	wg.Wait()
-	// Output: /account/done nine grey herons
+	// Output: nine grey herons <nil>
 }
 
 func must[T any](v T, err error) T {

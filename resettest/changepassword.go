@@ -82,7 +82,7 @@ func (p *page) String() string {
 func (b *browser) do(r *http.Request) (*page, error) {
 	response, err := b.client.Do(r)
 	if err != nil {
-		return nil, withoutQuery(err)
+		return nil, withoutURL(err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -92,12 +92,11 @@ func (b *browser) do(r *http.Request) (*page, error) {
 	return &page{response.Request.Method, response.Request.URL, response.StatusCode, response.Header, string(body)}, nil
 }
 
-// withoutQuery takes the query out of an error of http.Client.
-func withoutQuery(err error) error {
+// withoutURL takes the URL, which may hold a secret, out of an error.
+func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
-		path, _, _ := strings.Cut(failed.URL, "?")
-		return &url.Error{Op: failed.Op, URL: path, Err: failed.Err}
+		return fmt.Errorf("%s: %w", failed.Op, failed.Err)
 	}
 	return err
 }
@@ -105,7 +104,7 @@ func withoutQuery(err error) error {
 func (b *browser) get(ctx context.Context, address string) (*page, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, withoutQuery(err)
+		return nil, withoutURL(err)
 	}
 	return b.do(r)
 }
