@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 )
 
 func TestLoginAnswersAlike(t *testing.T) {
@@ -240,14 +242,28 @@ func TestUsers(t *testing.T) { onEachDatabase(t, testUsers) }
 
 func testUsers(t *testing.T, db string) {
 	h, _ := start(t, "-db", db)
-	for _, address := range []string{"carol@example.com", "nobody@example.com", "alice@example.com "} {
-		if _, err := h.users.FindByEmail(t.Context(), address); !errors.Is(err, reset.ErrNoUser) {
-			t.Errorf("FindByEmail(%q): got %v, want %v", address, err, reset.ErrNoUser)
-		}
-	}
-	for _, id := range []string{"carol", "nobody"} {
-		if err := h.users.SetPassword(t.Context(), id, "hash"); !errors.Is(err, reset.ErrNoUser) {
-			t.Errorf("SetPassword(%q): got %v, want %v", id, err, reset.ErrNoUser)
-		}
+	resettest.TestUsers(t, resettest.UsersHost{
+		Users: h.users,
+		Store: h.db.store,
+		SignUp: func(ctx context.Context, email, password string) (string, error) {
+			if err := h.users.signUp(ctx, "", email, password); err != nil {
+				return "", err
+			}
+			u, err := h.users.byTypedAddress(ctx, email)
+			return u.ID, err
+		},
+		SignIn: func(ctx context.Context, email, password string) (func(context.Context) (bool, error), error) {
+			cookie, err := h.users.logIn(ctx, email, password, "")
+			return func(ctx context.Context) (bool, error) {
+				r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+				r.AddCookie(&http.Cookie{Name: h.cookie.Name, Value: cookie})
+				v, err := h.visitor(r)
+				return v.User.ID != "", err
+			}, err
+		},
+		Barred: []string{"carol@example.com"},
+	})
+	if err := h.users.SetPassword(t.Context(), "carol", "hash"); !errors.Is(err, reset.ErrNoUser) {
+		t.Errorf("SetPassword of a disabled user: got %v, want %v", err, reset.ErrNoUser)
 	}
 }

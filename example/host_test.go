@@ -18,6 +18,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 )
 
 const otherPassword = "a quite different passphrase"
@@ -145,20 +146,6 @@ func wait(t *testing.T, h *host, address string, kind reset.MailKind) reset.Mess
 	return m
 }
 
-var checkField = regexp.MustCompile(`name="check" value="([^"]+)"`)
-
-// choose sets a new password at a mailed link.
-func (b *browser) choose(link, password string) page {
-	b.t.Helper()
-	form := b.get(link)
-	want(b.t, "the link", form, http.StatusOK, "/account/reset")
-	check := checkField.FindStringSubmatch(form.body)
-	if check == nil {
-		b.t.Fatalf("no check in the form\n%s", form.body)
-	}
-	return b.post("/account/reset", "check", check[1], "password", password, "confirm", password)
-}
-
 func TestJourney(t *testing.T) { onEachDatabase(t, testJourney) }
 
 func testJourney(t *testing.T, db string) {
@@ -175,9 +162,13 @@ func testJourney(t *testing.T, db string) {
 
 	want(t, "forgot", stranger.post("/account/forgot", "email", "alice@example.com"), 200, "/account/forgot")
 	link := wait(t, h, "alice@example.com", reset.MailReset).Link
-	want(t, "a password too short", stranger.choose(link, "short"), 400, "/account/reset")
+	if err := resettest.ChangePassword(t.Context(), nil, link, "short"); err == nil {
+		t.Error("a password too short was taken")
+	}
 	want(t, "still logged in", phone.get("/sessions"), 200, "/sessions")
-	want(t, "a new password", stranger.choose(link, otherPassword), 200, "/account/done")
+	if err := resettest.ChangePassword(t.Context(), nil, link, otherPassword); err != nil {
+		t.Fatal(err)
+	}
 	wait(t, h, "alice@example.com", reset.MailNotification)
 
 	want(t, "sessions after that", laptop.get("/sessions"), 200, "/login")

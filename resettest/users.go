@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,15 +54,19 @@ func TestUsers(t *testing.T, h UsersHost) {
 	if h.Users == nil || h.Store == nil || h.SignUp == nil || h.SignIn == nil {
 		t.Fatal("resettest: UsersHost needs Users, Store, SignUp and SignIn")
 	}
-	for _, s := range usersSentences(h) {
-		t.Run(s.name, func(t *testing.T) {
+	for i, s := range usersSentences(h) {
+		ok := t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&usersCheck{t, h})
 		})
+		if i == 0 && !ok {
+			t.Fatalf("without %s no password can be changed: nothing else was tested", s.name)
+		}
 	}
 }
 
-// usersSentences returns the promises that a host has to keep.
+// usersSentences returns the promises that a host has to keep. The others need
+// the first one.
 func usersSentences(h UsersHost) []sentence[*usersCheck] {
 	const (
 		canonical = "FindByEmail returns the user whose address has the given canonical form."
@@ -71,6 +76,7 @@ func usersSentences(h UsersHost) []sentence[*usersCheck] {
 		through   = "SetPassword then writes through that transaction, returns every error of it"
 	)
 	all := []sentence[*usersCheck]{
+		{"SetPassword/password", sets, (*usersCheck).setPassword},
 		{"FindByEmail/canonical form", canonical, (*usersCheck).findCanonical},
 		{"FindByEmail/other addresses", canonical, (*usersCheck).findOthers},
 		{"FindByEmail/no user", unknown, (*usersCheck).findNobody},
@@ -78,7 +84,6 @@ func usersSentences(h UsersHost) []sentence[*usersCheck] {
 		{"FindByEmail/failure", "Any other error says that the lookup failed", (*usersCheck).findFails},
 		{"HashPassword/long passwords", hashes, (*usersCheck).hashLong},
 		{"HashPassword/any character", hashes, (*usersCheck).hashAnyCharacter},
-		{"SetPassword/password", sets, (*usersCheck).setPassword},
 		{"SetPassword/sessions", sets, (*usersCheck).setEndsSessions},
 		{"SetPassword/other users", sets, (*usersCheck).setSparesOthers},
 		{"SetPassword/errors", through, (*usersCheck).setReturnsErrors},
@@ -89,7 +94,7 @@ func usersSentences(h UsersHost) []sentence[*usersCheck] {
 		all = append(all, sentence[*usersCheck]{"FindByEmail/barred", unknown, (*usersCheck).findBarred})
 	}
 	if !h.UsersElsewhere {
-		all = append(all, sentence[*usersCheck]{"SetPassword/transaction", through, (*usersCheck).setIsUndone})
+		all = slices.Insert(all, 0, sentence[*usersCheck]{"SetPassword/transaction", through, (*usersCheck).setIsUndone})
 	}
 	return all
 }
@@ -104,7 +109,7 @@ const (
 	secondPassword = "Another 2nd passphrase, unhurried."
 	redeemTimeout  = 10 * time.Second
 
-	hintTransaction = "write through the transaction in its context: storebun.IDB(ctx, db) or storebun.Tx(ctx)"
+	hintTransaction = "write through the transaction in its context, as the store's package returns it: storebun.IDB(ctx, db), storebun.Tx(ctx)"
 )
 
 var errUndo = errors.New("undo")
@@ -219,8 +224,7 @@ func (c *usersCheck) change(a account, password string) {
 		return c.Users.SetPassword(ctx, a.id, hash)
 	})
 	if err != nil {
-		c.Fatalf("SetPassword for %q: %v; if it waited for a lock, one of its statements bypasses the transaction: %s",
-			a.email, err, hintTransaction)
+		c.Fatalf("SetPassword for %q: %v; if a statement waited for a lock, it bypassed the transaction", a.email, err)
 	}
 }
 
@@ -414,7 +418,7 @@ func (c *usersCheck) setIsUndone() {
 		return errUndo
 	})
 	if !errors.Is(err, errUndo) {
-		c.Fatalf("SetPassword failed in the store's transaction: %v; if it waited for a lock, one of its statements bypasses the transaction: %s", err, hintTransaction)
+		c.Fatalf("SetPassword failed in the store's transaction: %v; if a statement waited for a lock, it bypassed the transaction: every statement must %s", err, hintTransaction)
 	}
 	if c.opens(a, secondPassword) || !c.opens(a, firstPassword) {
 		c.Errorf("the new password stayed although the transaction was undone; SetPassword must %s", hintTransaction)
