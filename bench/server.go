@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -216,7 +217,7 @@ func newReset(ctx context.Context, db *bun.DB, store reset.Store, c *serverConfi
 		APIKeys:   []string{apiKey},
 		PerClient: reset.Unlimited,
 		ClientIP:  func(r *http.Request) string { return "192.0.2.1" },
-		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}
 	if c.smtp != "" {
 		config.Mailer = &reset.SMTPMailer{Addr: c.smtp, From: "bench@example.com", InsecureNoTLS: true}
@@ -385,6 +386,7 @@ func (g *group) commit(conn *sql.Conn, insert *sql.Stmt, first groupRow) {
 	for i := 0; err == nil && i < len(batch); i++ {
 		_, err = insert.ExecContext(ctx, batch[i].email, time.Now().UnixMilli())
 		if i == len(batch)-1 {
+			runtime.Gosched() // let those whom the last commit woke come, too
 			select {
 			case row := <-g.rows:
 				batch = append(batch, row)

@@ -50,6 +50,7 @@ type Store struct {
 	db      *bun.DB // of the host
 	writers *bun.DB // has the one connection of writer
 	readers *sql.DB
+	reads   *statements // on readers
 	writer  *writer
 	close   func() error
 }
@@ -111,7 +112,8 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.writer = startWriter(conn, d)
-	s.sql = sqlstore.New(backend{s.writer, s.readers}, d, o.UsersElsewhere)
+	s.reads = newStatements(s.readers)
+	s.sql = sqlstore.New(backend{s.writer, s.reads}, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -248,6 +250,7 @@ func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 
 func (s *Store) shutDown() error {
 	s.writer.stop()
+	s.reads.close()
 	if err := s.closePools(); err != nil {
 		return fmt.Errorf("storesqlite: close: %w", err)
 	}
@@ -271,14 +274,14 @@ func (s *Store) closePools() error {
 // A backend reads beside the writer.
 type backend struct {
 	*writer
-	readers *sql.DB
+	reads *statements
 }
 
 func (b backend) Read(ctx context.Context, f sqlstore.Op) error {
 	if b.stopped() {
 		return errClosed
 	}
-	return b.dialect.Retry(ctx, func() error { return f(ctx, b.readers) })
+	return b.dialect.Retry(ctx, func() error { return f(ctx, b.reads) })
 }
 
 func (b backend) WriteOne(ctx context.Context, f sqlstore.Op) error { return b.Write(ctx, f) }

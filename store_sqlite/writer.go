@@ -35,6 +35,7 @@ const maxBatch = 128
 // goroutine for every statement.
 type writer struct {
 	conn    bun.Conn
+	batches *statements // on conn, for writes that share a transaction
 	dialect *sqlstore.Dialect
 	jobs    chan job // unbuffered: a job that was not received is still its caller's
 	quit    chan struct{}
@@ -72,7 +73,7 @@ type turn struct {
 func newTurn() *turn { return &turn{begun: make(chan struct{}), over: make(chan struct{})} }
 
 func startWriter(conn bun.Conn, d *sqlstore.Dialect) *writer {
-	w := &writer{conn: conn, dialect: d, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
+	w := &writer{conn: conn, batches: newStatements(conn.Conn), dialect: d, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -146,6 +147,7 @@ func (w *writer) submit(ctx context.Context, j job) error {
 func (w *writer) run() {
 	defer close(w.done)
 	defer w.conn.Close()
+	defer w.batches.close()
 	for {
 		select {
 		case j := <-w.jobs:
@@ -268,7 +270,7 @@ var errNobody = errors.New("every caller has gone")
 // one of the writes was the cause.
 func (w *writer) transact(batch []*write) (left []*write, failed bool, err error) {
 	// Without bun, which would write the arguments into the statements.
-	ctx, conn := context.Background(), w.conn.Conn
+	ctx, conn := context.Background(), w.batches
 	left = batch
 	answerGone := func() error {
 		left = slices.DeleteFunc(left, func(j *write) bool {
