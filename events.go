@@ -24,7 +24,7 @@ var (
 	overCap           = event{"over_cap", slog.LevelWarn, "public request dropped: the user has too many live requests", mailAttrs}
 	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
 	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter"}}
-	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request was forwarded by a proxy: set Config.ClientIP to ClientIPBehind with its addresses", nil}
+	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request has a forwarding header: if a proxy sent it, set Config.ClientIP to ClientIPBehind with its addresses", []string{"header", "peer"}}
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", nil}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}

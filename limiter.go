@@ -5,11 +5,13 @@ import (
 	"container/list"
 	"context"
 	"math"
-	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/gopassreset/reset/internal/clientkey"
 )
 
 // A Limiter decides how often something may happen for a key. It is safe for
@@ -50,8 +52,9 @@ const maxKeys = 1 << 16
 
 // A MemoryLimiter is a Limiter within one process. It has a token bucket of
 // golang.org/x/time/rate for each key, full at first. A key that is an IPv6 /64
-// prefix, as [ClientIPBehind] returns it, is also charged to its /48 at ten
-// times the rate, since one subscriber commonly holds a whole /48.
+// prefix, as [ClientIPBehind] returns it, is also charged to its /48 at 10
+// times the rate, since one subscriber commonly holds a whole /48, to its /40
+// at 50 and to its /32 at 250 times the rate.
 //
 // It remembers at most 65,536 keys. A new key replaces the one seen longest
 // ago, except that a bucket which was exhausted is kept until it is full again.
@@ -99,43 +102,34 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, now time.Time) erro
 	defer l.mu.Unlock()
 	l.forgetFull(now)
 
-	site, ok := siteOf(key)
-	if !ok {
-		own, err := l.bucket(key, 1, nil, now)
+	// The networks come first: a call that one of them refuses must not add a
+	// bucket, which would evict another key's.
+	var wait time.Duration
+	var charged []*bucket
+	for _, n := range append(clientkey.Networks(key), clientkey.Network{Key: key, Factor: 1}) {
+		if l.buckets[n.Key] == nil && wait > 0 {
+			continue
+		}
+		b, err := l.bucket(n.Key, n.Factor, charged, now)
 		if err != nil {
 			return err
 		}
-		return l.take(now, own)
+		wait = max(wait, b.wait(now))
+		charged = append(charged, b)
 	}
-	// The site comes first: a call that it refuses must not add a bucket, which
-	// would evict another key's.
-	shared, err := l.bucket(site, 10, nil, now)
-	if err != nil {
-		return err
+	if wait > 0 {
+		return &LimitError{RetryAfter: wait}
 	}
-	if err := lack(now, shared); err != nil {
-		return err
+	for _, b := range charged {
+		b.tokens.AllowN(now, 1)
+		l.file(b, now)
 	}
-	own, err := l.bucket(key, 1, shared, now)
-	if err != nil {
-		return err
-	}
-	return l.take(now, own, shared)
-}
-
-// siteOf returns the /48 that contains an IPv6 /64 prefix.
-func siteOf(key string) (string, bool) {
-	p, err := netip.ParsePrefix(key)
-	if err != nil || p.Bits() != 64 {
-		return "", false
-	}
-	site, err := p.Addr().Prefix(48)
-	return site.String(), err == nil
+	return nil
 }
 
 // bucket returns the bucket of a key. A new bucket may evict any other one
-// except keep.
-func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Time) (*bucket, error) {
+// except those in keep.
+func (l *MemoryLimiter) bucket(key string, factor int, keep []*bucket, now time.Time) (*bucket, error) {
 	b := l.buckets[key]
 	if b != nil {
 		if b.seen != nil {
@@ -145,7 +139,7 @@ func (l *MemoryLimiter) bucket(key string, factor int, keep *bucket, now time.Ti
 	}
 	if len(l.buckets) >= l.max {
 		oldest := l.seen.Front()
-		if oldest != nil && oldest.Value == keep {
+		for oldest != nil && slices.Contains(keep, oldest.Value.(*bucket)) {
 			oldest = oldest.Next()
 		}
 		if oldest == nil {
@@ -180,30 +174,10 @@ func (l *MemoryLimiter) forget(b *bucket) {
 	delete(l.buckets, b.key)
 }
 
-// lack returns a *LimitError unless every bucket has a token.
-func lack(now time.Time, buckets ...*bucket) error {
-	var wait time.Duration
-	for _, b := range buckets {
-		if missing := 1 - b.tokens.TokensAt(now); missing > 0 {
-			wait = max(wait, time.Duration(math.Ceil(missing/float64(b.tokens.Limit())*1e9)))
-		}
-	}
-	if wait > 0 {
-		return &LimitError{RetryAfter: wait}
-	}
-	return nil
-}
-
-// take takes one token from every bucket, or none from any.
-func (l *MemoryLimiter) take(now time.Time, buckets ...*bucket) error {
-	if err := lack(now, buckets...); err != nil {
-		return err
-	}
-	for _, b := range buckets {
-		b.tokens.AllowN(now, 1)
-		l.file(b, now)
-	}
-	return nil
+// wait returns how long it takes until the bucket has a token.
+func (b *bucket) wait(now time.Time) time.Duration {
+	missing := max(0, 1-b.tokens.TokensAt(now))
+	return time.Duration(math.Ceil(missing / float64(b.tokens.Limit()) * 1e9))
 }
 
 // file moves a bucket from which a token was taken to the right queue.

@@ -97,6 +97,46 @@ func TestMemoryLimiterSite(t *testing.T) {
 	}
 }
 
+// Many /48 of one /40, and many /40 of one /32.
+func TestMemoryLimiterNetworks(t *testing.T) {
+	for _, tt := range []struct {
+		format string // of the /48
+		want   int
+	}{
+		{"2001:db8:12%02x::/64", 2 * 50},
+		{"2001:db8:%02x00::/64", 2 * 250},
+	} {
+		l := reset.NewMemoryLimiter(2, time.Minute)
+		allowed := 0
+		for range 20 {
+			for i := range 256 {
+				if wait(t, l, fmt.Sprintf(tt.format, i), noon) == nil {
+					allowed++
+				}
+			}
+		}
+		if allowed != tt.want {
+			t.Errorf("%d events of %s are allowed; want %d", allowed, tt.format, tt.want)
+		}
+		if e := wait(t, l, "2001:db9::/64", noon); e != nil {
+			t.Errorf("another /32 is refused: %v", e)
+		}
+	}
+}
+
+// Both the /64 and its /48 are exhausted: the longer wait is the right one.
+func TestMemoryLimiterLongestWait(t *testing.T) {
+	l := reset.NewMemoryLimiter(1, time.Minute)
+	for i := range 10 {
+		if e := wait(t, l, fmt.Sprintf("2001:db8:1:%x::/64", i), noon); e != nil {
+			t.Fatal(e)
+		}
+	}
+	if e := wait(t, l, "2001:db8:1:5::/64", noon); e == nil || e.RetryAfter.Round(time.Millisecond) != time.Minute {
+		t.Errorf("RetryAfter = %v; want 1 m", e)
+	}
+}
+
 func TestMemoryLimiterForgetsTheOldest(t *testing.T) {
 	l := reset.NewMemoryLimiter(2, time.Minute)
 	l.SetMaxKeys(10)

@@ -415,13 +415,13 @@ func (p *pages) jsonRevoke(r *http.Request, m map[string]any) (answer, error) {
 	return answerOK, p.revokeBy(r.Context(), activation)
 }
 
-// warnOfProxy says once that a proxy seems to stand in front of a host that
-// does not know of it: all clients would then share one limit.
+// warnOfProxy says once that a proxy may stand in front of a host that does not
+// know of it: all clients would then share one limit.
 func (p *pages) warnOfProxy(r *http.Request) {
-	if p.proxyKnown || r.Header.Get("X-Forwarded-For") == "" {
+	if p.proxyKnown || p.proxyWarned.Load() {
 		return
 	}
-	if ip, ok := remoteIP(r); ok && (ip.IsPrivate() || ip.IsLoopback()) && p.proxyWarned.CompareAndSwap(false, true) {
-		p.events.log(r.Context(), proxyUnknown)
+	if header := forwardingHeader(r); header != "" && p.proxyWarned.CompareAndSwap(false, true) {
+		p.events.log(r.Context(), proxyUnknown, "header", header, "peer", r.RemoteAddr)
 	}
 }

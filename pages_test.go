@@ -877,18 +877,20 @@ func TestPagesTellNothing(t *testing.T) {
 	}
 }
 
-// A host that stands behind a proxy and does not know it is told so once.
+// A host that may stand behind a proxy and names none hears of it once.
 func TestPagesProxyWarning(t *testing.T) {
 	for _, tt := range []struct {
-		name, remote, forwarded string
-		clientIP                func(*http.Request) string
-		want                    int
+		name, remote, header string
+		clientIP             func(*http.Request) string
+		want                 int
 	}{
-		{"a proxy", "10.0.0.5:4711", "192.0.2.1", nil, 1},
-		{"an IPv6 proxy", "[fd00::5]:4711", "192.0.2.1", nil, 1},
-		{"no proxy", "10.0.0.5:4711", "", nil, 0},
-		{"a client with a header of its own", "192.0.2.1:4711", "10.0.0.5", nil, 0},
-		{"a proxy that is known", "10.0.0.5:4711", "192.0.2.1", reset.ClientIPBehind(netip.MustParsePrefix("10.0.0.0/8")), 0},
+		{"a private proxy", "10.0.0.5:4711", "X-Forwarded-For", nil, 1},
+		{"a link-local proxy", "[fe80::5%eth0]:4711", "X-Forwarded-For", nil, 1},
+		{"a carrier's NAT", "100.64.0.1:4711", "X-Real-IP", nil, 1},
+		{"a public network", "173.245.48.1:4711", "CF-Connecting-IP", nil, 1},
+		{"a Unix socket", "@", "Forwarded", nil, 1},
+		{"no proxy", "10.0.0.5:4711", "Via", nil, 0},
+		{"a proxy that is known", "10.0.0.5:4711", "X-Forwarded-For", reset.ClientIPBehind(netip.MustParsePrefix("10.0.0.0/8")), 0},
 	} {
 		var log bytes.Buffer
 		svc := newFixture(t, newHost(), func(c *reset.Config) {
@@ -899,9 +901,7 @@ func TestPagesProxyWarning(t *testing.T) {
 			for range 3 {
 				r := httptest.NewRequest("GET", "/forgot", nil)
 				r.RemoteAddr = tt.remote
-				if tt.forwarded != "" {
-					r.Header.Set("X-Forwarded-For", tt.forwarded)
-				}
+				r.Header.Set(tt.header, "192.0.2.1")
 				pages.ServeHTTP(httptest.NewRecorder(), r)
 			}
 		}

@@ -13,6 +13,12 @@ var _ = reset.Config{
 	ClientIP: reset.ClientIPBehind(netip.MustParsePrefix("10.0.0.0/8")),
 }
 
+var cloudflare []netip.Prefix
+
+var _ = reset.Config{
+	ClientIP: reset.ClientIPFromHeader("CF-Connecting-IP", cloudflare...),
+}
+
 var _ = reset.Config{
 	Templates: os.DirFS("overrides"), // has templates/layout.html and locales/de.json, for example
 }
