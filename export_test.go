@@ -8,8 +8,9 @@ import (
 // What the tests of package reset_test need of the inside.
 
 var (
-	Members  = members
-	IsCommon = isCommon
+	Members        = members
+	IsCommon       = isCommon
+	LinkActivation = linkActivation
 )
 
 // SetMaxKeys makes room for fewer keys.
