@@ -31,6 +31,7 @@ const checkLength = 12
 //
 //	GET  /forgot               the form
 //	POST /forgot               form: email; JSON: {"email"}
+//	GET  /sent                 where the form leads
 //	GET  /reset?activation=…   from the mail: takes the activation out of the URL
 //	GET  /reset                the form
 //	POST /reset                form: check (as in the form that GET shows), password, confirm;
@@ -45,7 +46,13 @@ const checkLength = 12
 // the member reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or
-// reset where BaseURL is http. docs/templates.md describes the fields of the forms.
+// reset where BaseURL is http. The name demands Path=/, so every handler of the
+// origin receives the cookie until the form has served. The address that was
+// typed is in __Secure-reset-email, or reset-email, for 10 minutes.
+// docs/templates.md describes the fields of the forms.
+//
+// Of a mailed link that a mail program has damaged, by a full stop behind it for
+// instance, the activation is taken if it can be recognized for certain.
 //
 // GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
 // are refused here: exempt the mount from the host's own CSRF middleware.
@@ -55,28 +62,36 @@ func (s *Service) Pages() http.Handler {
 	if err := p.origin.AddTrustedOrigin(originOf(s.base)); err != nil {
 		panic(fmt.Sprintf("reset: Pages: the origin of a checked BaseURL: %v", err))
 	}
-	p.cookie = http.Cookie{Name: "reset", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	p.link = http.Cookie{Name: "reset", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	p.email = http.Cookie{Name: "reset-email", Path: cmp.Or(s.base.EscapedPath(), "/"), HttpOnly: true, SameSite: http.SameSiteLaxMode}
 	if s.base.Scheme == "https" {
-		p.cookie.Name, p.cookie.Secure = "__Host-reset", true
+		p.link.Name, p.link.Secure = "__Host-reset", true
+		p.email.Name, p.email.Secure = "__Secure-reset-email", true
 	}
 
 	type route struct{ get, post http.HandlerFunc }
 	routes := map[string]route{
 		"":         {get: p.toForgot},
 		"/":        {get: p.toForgot},
-		"/forgot":  {p.page("forgot"), p.post(p.postForgot, p.jsonForgot)},
-		"/reset":   {p.link("/reset", "choose"), p.post(p.postReset, p.jsonReset)},
+		"/forgot":  {p.emailPage("forgot"), p.post(p.postForgot, p.jsonForgot)},
+		"/sent":    {get: p.emailPage("sent")},
+		"/reset":   {p.getLink("/reset", "choose"), p.post(p.postReset, p.jsonReset)},
 		"/done":    {get: p.page("done")},
-		"/revoke":  {p.link("/revoke", "revoke"), p.post(p.postRevoke, p.jsonRevoke)},
+		"/revoke":  {p.getLink("/revoke", "revoke"), p.post(p.postRevoke, p.jsonRevoke)},
 		"/revoked": {get: p.page("revoked")},
 	}
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		p.warnOfProxy(r)
-		route := routes[r.URL.Path]
+		path := r.URL.Path
+		get := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if get {
+			path, r = mendLink(path, r)
+		}
+		route := routes[path]
 		switch {
 		case route.get == nil:
 			p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
-		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		case get:
 			route.get(w, r)
 		case r.Method == http.MethodPost && route.post != nil:
 			route.post(w, r)
@@ -107,8 +122,8 @@ func originOf(u *url.URL) string {
 
 type pages struct {
 	*Service
-	origin *http.CrossOriginProtection
-	cookie http.Cookie // its name and attributes
+	origin      *http.CrossOriginProtection
+	link, email http.Cookie // names and attributes
 }
 
 // headers sets what every response of Pages has.
@@ -120,6 +135,8 @@ func (p *pages) headers(w http.ResponseWriter) {
 	// Not no-referrer: under that a form posts "Origin: null".
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Content-Security-Policy", p.render.ContentSecurityPolicy())
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
 // write answers with a page.
@@ -162,17 +179,46 @@ func (p *pages) seeOther(w http.ResponseWriter, path string) {
 
 func (p *pages) toForgot(w http.ResponseWriter, _ *http.Request) { p.redirect(w, "/forgot") }
 
-// link serves the two routes that mail leads to. With an activation in the
+// emailPage serves a page with the address that was typed last.
+func (p *pages) emailPage(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		p.write(w, r, http.StatusOK, ui.Page{Name: name, Email: p.typedEmail(r)})
+	}
+}
+
+// mendLink returns the path of a link whose "?" was encoded or that has a slash
+// behind the path, and the request with the whole query.
+func mendLink(path string, r *http.Request) (string, *http.Request) {
+	route, query := path, ""
+	if i := strings.IndexAny(path, "?&"); i >= 0 {
+		route, query = path[:i], path[i+1:]
+	}
+	route = strings.TrimSuffix(route, "/")
+	if route == path || route != "/reset" && route != "/revoke" {
+		return path, r
+	}
+	if query != "" {
+		r = r.Clone(r.Context())
+		r.URL.RawQuery = query + "&" + r.URL.RawQuery
+	}
+	return route, r
+}
+
+// getLink serves the two routes that mail leads to. With an activation in the
 // query it moves that to a cookie and redirects to the clean URL, which shows
 // a form. The cookie is SameSite=Lax: a Strict one would be withheld on a click
 // that comes from webmail.
-func (p *pages) link(path, form string) http.HandlerFunc {
+func (p *pages) getLink(path, form string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if query := r.URL.Query(); query.Has("activation") {
-			p.keepActivation(w, r, query.Get("activation"), path)
+		if activation, found := linkActivation(r.URL.RawQuery); found {
+			p.keepActivation(w, r, activation, path)
 			return
 		}
 		activation := p.activation(r)
+		if activation == "" { // no cookie does not mean that the link is dead
+			p.write(w, r, http.StatusBadRequest, ui.Page{Name: "reopen"})
+			return
+		}
 		_, user, err := p.find(r.Context(), activation)
 		if err != nil {
 			p.refuse(w, r, err)
@@ -183,36 +229,74 @@ func (p *pages) link(path, form string) http.HandlerFunc {
 }
 
 func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activation, path string) {
-	a, _, err := p.find(r.Context(), activation)
-	if err != nil && !errors.Is(err, ErrInvalidActivation) {
-		p.refuse(w, r, err)
-		return
+	// A page of a sibling domain could plant an activation by an <img>.
+	if dest := r.Header.Get("Sec-Fetch-Dest"); dest == "" || dest == "document" {
+		a, _, err := p.find(r.Context(), activation)
+		if err != nil && !errors.Is(err, ErrInvalidActivation) {
+			p.refuse(w, r, err)
+			return
+		}
+		if left := time.Until(a.Expires); err == nil && left >= time.Second {
+			c := p.link
+			c.Value, c.MaxAge = activation, int(left/time.Second)
+			http.SetCookie(w, &c)
+		} else {
+			p.endLink(w) // an earlier link's cookie must not answer for this one
+		}
 	}
-	c := p.cookie
-	if left := time.Until(a.Expires); err == nil && left >= time.Second {
-		c.Value, c.MaxAge = activation, int(left/time.Second)
-	} else {
-		c.MaxAge = -1 // an earlier link's cookie must not answer for this one
-	}
-	http.SetCookie(w, &c)
 	p.headers(w)
 	w.Header().Set("Referrer-Policy", "no-referrer") // the URL of this very response is a secret
 	p.seeOther(w, path)
 }
 
-func (p *pages) clearCookie(w http.ResponseWriter) {
-	c := p.cookie
-	c.MaxAge = -1
+// deadLink is what the cookie holds once its activation has served or has turned
+// out to be dead. It tells that from a browser without the cookie.
+const deadLink = "dead"
+
+// pageMemory is how long a browser remembers a dead link and a typed address.
+const pageMemory = 10 * time.Minute
+
+// endLink takes the activation out of the cookie.
+func (p *pages) endLink(w http.ResponseWriter) {
+	c := p.link
+	c.Value, c.MaxAge = deadLink, int(pageMemory/time.Second)
 	http.SetCookie(w, &c)
 }
 
 // activation returns what the cookie holds, or "".
 func (p *pages) activation(r *http.Request) string {
-	cookies := r.CookiesNamed(p.cookie.Name)
+	cookies := r.CookiesNamed(p.link.Name)
 	if len(cookies) != 1 {
 		return ""
 	}
 	return cookies[0].Value
+}
+
+// keepEmail keeps a well-formed address for the next page. It stands in no URL,
+// and nothing about it depends on who has an account.
+func (p *pages) keepEmail(w http.ResponseWriter, email string) {
+	if _, err := CanonicalAddress(email); err != nil {
+		return
+	}
+	c := p.email
+	c.Value, c.MaxAge = base64.RawURLEncoding.EncodeToString([]byte(email)), int(pageMemory/time.Second)
+	http.SetCookie(w, &c)
+}
+
+// typedEmail returns what keepEmail has kept, or "".
+func (p *pages) typedEmail(r *http.Request) string {
+	cookies := r.CookiesNamed(p.email.Name)
+	if len(cookies) != 1 {
+		return ""
+	}
+	email, err := base64.RawURLEncoding.DecodeString(cookies[0].Value)
+	if err != nil {
+		return ""
+	}
+	if _, err := CanonicalAddress(string(email)); err != nil {
+		return ""
+	}
+	return string(email)
 }
 
 // checkOf is what binds a form to the activation it was shown for: a second
@@ -228,18 +312,23 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var limit *LimitError
 	switch {
 	case errors.Is(err, ErrInvalidActivation):
+		p.endLink(w)
 		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "invalid"})
 	case errors.As(err, &tooLarge):
 		p.write(w, r, http.StatusRequestEntityTooLarge, ui.Page{Name: "failed"})
 	case errors.Is(err, ErrBadRequest):
 		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "failed"})
 	case errors.As(err, &limit):
-		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
-		p.write(w, r, http.StatusTooManyRequests, ui.Page{Name: "limited", RetryAfter: limit.RetryAfter})
+		p.limited(w, r, limit, "")
 	default:
 		p.failure(r.Context(), err)
 		p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
 	}
+}
+
+func (p *pages) limited(w http.ResponseWriter, r *http.Request, limit *LimitError, email string) {
+	w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
+	p.write(w, r, http.StatusTooManyRequests, ui.Page{Name: "limited", Email: email, RetryAfter: limit.RetryAfter})
 }
 
 // post serves a POST by the media type of its body, from its own origin only.
@@ -284,12 +373,18 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 
 func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Values) {
 	email := form.Get("email")
-	switch err := p.forgot(r, email); {
+	address := pastedAddress(email)
+	p.keepEmail(w, address)
+	err := p.forgot(r, email)
+	var limit *LimitError
+	switch {
 	case err == nil:
-		p.write(w, r, http.StatusOK, ui.Page{Name: "sent", Email: email})
+		p.redirect(w, "/sent")
+	case errors.As(err, &limit):
+		p.limited(w, r, limit, address)
 	case errors.Is(err, ErrBadRequest):
 		problem := "invalid"
-		if trimAddress(email) == "" {
+		if address == "" {
 			problem = "missing"
 		}
 		if !utf8.ValidString(email) || len(email) > 4*maxAddress {
@@ -314,6 +409,10 @@ func (p *pages) forgot(r *http.Request, email string) error {
 // has answered otherwise.
 func (p *pages) bound(w http.ResponseWriter, r *http.Request, form url.Values) (activation string, ok bool) {
 	activation = p.activation(r)
+	if activation == deadLink { // the form was sent twice, for instance
+		p.refuse(w, r, ErrInvalidActivation)
+		return "", false
+	}
 	if activation == "" || subtle.ConstantTimeCompare([]byte(form.Get("check")), []byte(checkOf(activation))) != 1 {
 		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "reopen"})
 		return "", false
@@ -342,7 +441,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 		err := p.redeem(r.Context(), a, user, password)
 		var refused *PasswordError
 		if err == nil {
-			p.clearCookie(w)
+			p.endLink(w)
 			p.redirect(w, "/done")
 			return
 		}
@@ -367,7 +466,7 @@ func (p *pages) postRevoke(w http.ResponseWriter, r *http.Request, form url.Valu
 		p.refuse(w, r, err)
 		return
 	}
-	p.clearCookie(w)
+	p.endLink(w)
 	p.redirect(w, "/revoked")
 }
 
