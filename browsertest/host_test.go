@@ -45,6 +45,7 @@ type host struct {
 
 	mu       sync.Mutex
 	webmail  string            // the other site's origin
+	sibling  string            // the same pages on another origin of the app's own site
 	foreign  map[string]string // its pages by path
 	referers []string          // of requests for them
 }
@@ -61,6 +62,7 @@ func startHost(t *testing.T, secure bool, changes ...func(*reset.Config)) *host 
 	t.Cleanup(other.Close)
 	// Browsers take the name and the address for two sites.
 	h.webmail = strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
+	h.sibling = other.URL // sites have no ports
 
 	mux := http.NewServeMux()
 	app := httptest.NewUnstartedServer(mux)

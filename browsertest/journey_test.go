@@ -56,8 +56,8 @@ func TestJourney(t *testing.T) {
 			if got := h.users.get(email).sessions; got != 0 {
 				t.Errorf("%d sessions are left", got)
 			}
-			if c := b.cookie(); c != nil {
-				t.Errorf("the cookie %s is left", c.Name)
+			if c := b.cookie(); c == nil || c.Value != "dead" {
+				t.Errorf("the cookie is %v", c)
 			}
 			if got := h.mail(t, email); got.Kind != "notification" {
 				t.Errorf("then mail of kind %q was sent", got.Kind)

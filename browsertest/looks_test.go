@@ -22,6 +22,7 @@ func everyPage(t *testing.T, b *tab, email string, visit func(name string, respo
 	t.Helper()
 	h := b.h
 	forgot := func(email string) *network.Response {
+		call(b, network.ClearBrowserCookies, cdp.Empty{}) // one of them holds an address
 		b.open(h.base + "/forgot")
 		b.write("#email", email)
 		return b.submit()
@@ -36,7 +37,9 @@ func everyPage(t *testing.T, b *tab, email string, visit func(name string, respo
 
 	at("forgot", "/forgot", b.open(h.base+"/forgot"))
 	at("forgot-error", "/forgot", forgot("robin"))
-	at("sent", "/forgot", forgot("nobody@example.com"))
+	at("sent", "/sent", forgot("nobody@example.com"))
+	call(b, network.ClearBrowserCookies, cdp.Empty{})
+	at("sent-blank", "/sent", b.open(h.base+"/sent"))
 	h.limiter.on.Store(true)
 	at("limited", "/forgot", forgot(email))
 	h.limiter.on.Store(false)

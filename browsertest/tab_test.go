@@ -94,8 +94,8 @@ func (b *tab) check() {
 	defer b.mu.Unlock()
 	for _, r := range b.requests {
 		at := func(origin string) bool { return strings.HasPrefix(r.url, origin+"/") }
-		foreign := strings.HasPrefix(r.document, b.h.webmail+"/")
-		if !at(b.h.origin) && !strings.HasPrefix(r.url, "data:") && !(foreign && at(b.h.webmail)) {
+		from := func(origin string) bool { return strings.HasPrefix(r.document, origin+"/") && at(origin) }
+		if !at(b.h.origin) && !strings.HasPrefix(r.url, "data:") && !from(b.h.webmail) && !from(b.h.sibling) {
 			b.t.Errorf("%s sent a request to another origin: %s %s", r.document, r.method, r.url)
 		}
 	}

@@ -160,7 +160,7 @@ func testJourney(t *testing.T, db string) {
 	}
 	want(t, "sessions of nobody", stranger.get("/sessions"), 200, "/login")
 
-	want(t, "forgot", stranger.post("/account/forgot", "email", "alice@example.com"), 200, "/account/forgot")
+	want(t, "forgot", stranger.post("/account/forgot", "email", "alice@example.com"), 200, "/account/sent")
 	link := wait(t, h, "alice@example.com", reset.MailReset).Link
 	if err := resettest.ChangePassword(t.Context(), nil, link, "short"); err == nil {
 		t.Error("a password too short was taken")
