@@ -260,7 +260,7 @@ func (c *usersCheck) findOthers() {
 			{"résumé-*@example.com", "resume-*@example.com"},
 			{"straße-*@example.com", "strasse-*@example.com"},
 			{"mıke-*@example.com", "mike-*@example.com"},
-			{"ﬁna-*@example.com", "fina-*@example.com"},
+			{"æva-*@example.com", "aeva-*@example.com"},
 		}...)
 	}
 	for _, pair := range pairs {
