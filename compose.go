@@ -2,12 +2,14 @@ package reset
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/mail"
 	"net/textproto"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,18 +20,28 @@ import (
 )
 
 const (
-	lineShould = 76 // bytes; RFC 2047, 2: of a line with encoded-words
-	wordMost   = 75 // bytes; RFC 2047, 2: of one encoded-word
-	plainMost  = 60 // bytes of text that stands in a header as it is
+	maxLine    = 998 // bytes; RFC 5322, 2.1.1
+	lineShould = 76  // bytes; RFC 2047, 2: of a line with encoded-words
+	maxWord    = 75  // bytes; RFC 2047, 2: of one encoded-word
 )
 
+// A sender is what all messages of a mailer have in common.
+type sender struct {
+	from, replyTo *mail.Address // replyTo may be nil
+	envelope      string        // the address for bounces
+	header        []field
+}
+
+// A field is a header field that needs no encoding.
+type field struct{ name, value string }
+
 // compose puts a message into its envelope. It refuses an address that cannot be
-// one; all other text may be anything, and is encoded. replyTo may be nil.
+// one; all other text may be anything, and is encoded.
 //
 // The MIME parts are the work of package email. The header fields of a message
 // are written here: the package writes them in random order, does not fold
 // them, and takes names apart at their commas.
-func compose(msg Message, from, replyTo *mail.Address, now time.Time) (smtp.Envelope, error) {
+func compose(msg Message, s sender, now time.Time) (smtp.Envelope, error) {
 	if _, reason := canonicalAddress(msg.To); reason != "" {
 		return smtp.Envelope{}, fmt.Errorf("%w: smtp: address: %s", ErrUndeliverable, reason)
 	}
@@ -39,18 +51,21 @@ func compose(msg Message, from, replyTo *mail.Address, now time.Time) (smtp.Enve
 	}
 
 	var b bytes.Buffer
-	writeField(&b, "From", mailboxWords(from.Name, from.Address)...)
-	if replyTo != nil {
-		writeField(&b, "Reply-To", mailboxWords(replyTo.Name, replyTo.Address)...)
+	writeMailbox(&b, "From", *s.from)
+	if s.replyTo != nil {
+		writeMailbox(&b, "Reply-To", *s.replyTo)
 	}
-	writeField(&b, "To", mailboxWords(msg.Name, to)...)
+	writeMailbox(&b, "To", mail.Address{Name: msg.Name, Address: to})
 	if msg.Subject != "" {
-		writeField(&b, "Subject", textWords(msg.Subject)...)
+		writeText(&b, "Subject", msg.Subject)
 	}
 	writeField(&b, "Date", now.UTC().Format(time.RFC1123Z))
-	writeField(&b, "Message-ID", "<"+messageID(msg.ID)+from.Address[strings.LastIndex(from.Address, "@"):]+">")
+	writeField(&b, "Message-ID", "<"+messageID(msg.ID)+"@"+domainOf(s.from.Address)+">")
 	writeField(&b, "Auto-Submitted", "auto-generated")           // RFC 3834
 	writeField(&b, "X-Auto-Response-Suppress", "OOF, AutoReply") // the same for Exchange
+	for _, f := range s.header {
+		writeField(&b, f.name, f.value)
+	}
 	writeField(&b, "MIME-Version", "1.0")
 
 	parts := email.Email{
@@ -67,7 +82,7 @@ func compose(msg Message, from, replyTo *mail.Address, now time.Time) (smtp.Enve
 	_, link, _ := strings.Cut(msg.Link, "?")
 	_, revokeLink, _ := strings.Cut(msg.RevokeLink, "?")
 	return smtp.Envelope{
-		From: from.Address, To: to, UTF8: !isASCII(to),
+		From: quoteLocal(s.envelope), To: quoteLocal(to), UTF8: !isASCII(to),
 		Data: b.Bytes(), Secrets: []string{link, revokeLink},
 	}, nil
 }
@@ -80,7 +95,7 @@ var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 func parseMailbox(s string) (*mail.Address, error) {
 	a, err := mail.ParseAddress(s)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(needsQuotes(s), err)
 	}
 	if _, reason := canonicalAddress(a.Address); reason != "" {
 		return nil, errors.New(reason)
@@ -92,6 +107,34 @@ func parseMailbox(s string) (*mail.Address, error) {
 		return nil, errors.New("the local part is not ASCII")
 	}
 	return a, nil
+}
+
+// needsQuotes returns an error if quotes around the name would make a mailbox of
+// s, as they do of "Foo, Inc. <foo@example.com>".
+func needsQuotes(s string) error {
+	i := strings.LastIndexByte(s, '<')
+	if i < 0 {
+		return nil
+	}
+	name := strings.Trim(s[:i], ` "`)
+	quoted := `"` + quoter.Replace(name) + `" ` + s[i:]
+	if _, err := mail.ParseAddress(quoted); name == "" || err != nil {
+		return nil
+	}
+	return fmt.Errorf("the name must be in quotes: %s", quoted)
+}
+
+// domainOf returns the domain of a checked address.
+func domainOf(address string) string { return address[strings.LastIndex(address, "@")+1:] }
+
+// quoteLocal returns a checked address as it is written in envelopes and header
+// fields: with a local part in quotes if it is not a dot-atom (RFC 5321, 4.1.2).
+func quoteLocal(address string) string {
+	local, domain, _ := strings.Cut(address, "@")
+	if slices.Contains(strings.Split(local, "."), "") {
+		return `"` + quoter.Replace(local) + `"@` + domain
+	}
+	return address
 }
 
 // asciiDomain returns a checked address as it is stored, but for a domain in
@@ -120,6 +163,33 @@ func messageID(id string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))
 }
 
+// writeText writes a header field of unstructured text.
+func writeText(b *bytes.Buffer, name, text string) {
+	room := lineShould - len(name) - len(": ")
+	if isPlain(text) && len(text) <= room && strings.TrimSpace(text) == text {
+		writeField(b, name, text)
+		return
+	}
+	writeField(b, name, encodedWords(text, room)...)
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// writeMailbox writes a header field of a checked address with any name.
+func writeMailbox(b *bytes.Buffer, name string, a mail.Address) {
+	address := quoteLocal(a.Address)
+	if a.Name == "" {
+		writeField(b, name, address)
+		return
+	}
+	room := lineShould - len(name) - len(": ")
+	words := []string{`"` + quoter.Replace(a.Name) + `"`}
+	if !isPlain(a.Name) || len(words[0]) > room {
+		words = encodedWords(a.Name, room)
+	}
+	writeField(b, name, append(words, "<"+address+">")...)
+}
+
 // writeField writes a header field, folded between words.
 func writeField(b *bytes.Buffer, name string, words ...string) {
 	b.WriteString(name)
@@ -137,47 +207,29 @@ func writeField(b *bytes.Buffer, name string, words ...string) {
 	b.WriteString("\r\n")
 }
 
-// textWords returns text as words of an unstructured field. Between encoded
-// words, space and folds are no part of the text (RFC 2047, 6.2).
-func textWords(text string) []string {
-	if isPlain(text) && strings.TrimSpace(text) == text {
-		return []string{text}
-	}
-	return encodedWords(text)
-}
-
-var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-// mailboxWords returns a checked address with a display name as words.
-func mailboxWords(name, address string) []string {
-	switch {
-	case name == "":
-		return []string{address}
-	case isPlain(name):
-		return []string{`"` + quoter.Replace(name) + `"`, "<" + address + ">"}
-	}
-	return append(encodedWords(name), "<"+address+">")
-}
-
-// isPlain reports whether text needs no encoding: it is short, printable ASCII
-// and has nothing that anybody could take for an encoded-word.
+// isPlain reports whether text needs no encoding: it is printable ASCII and has
+// nothing that could be taken for an encoded-word.
 func isPlain(text string) bool {
-	return len(text) <= plainMost && !strings.Contains(text, "=?") &&
+	return !strings.Contains(text, "=?") &&
 		!strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// encodedWords writes text as encoded-words of the Q encoding with the characters
-// that are allowed everywhere, also in a display name (RFC 2047, 5.3).
-func encodedWords(text string) (words []string) {
+// encodedWords writes text as encoded-words of the Q encoding with the
+// characters that are allowed everywhere, also in a display name (RFC 2047,
+// 5.3). The first word has at most room bytes. Between encoded-words, space and
+// folds are no part of the text (6.2).
+func encodedWords(text string, room int) (words []string) {
 	const start, end = "=?utf-8?q?", "?="
-	word := make([]byte, 0, wordMost)
+	word := make([]byte, 0, maxWord)
 	word = append(word, start...)
+	room = min(room, maxWord)
 	for _, r := range text { // a character must not be split; what is not UTF-8 becomes U+FFFD
 		var buf [3 * utf8.UTFMax]byte
 		code := appendQ(buf[:0], r)
-		if len(word)+len(code)+len(end) > wordMost {
+		if len(word)+len(code)+len(end) > room {
 			words = append(words, string(append(word, end...)))
 			word = append(word[:0], start...)
+			room = maxWord
 		}
 		word = append(word, code...)
 	}

@@ -129,6 +129,12 @@ func checkFields(t *testing.T, name, subject string) {
 	}
 	checkLines(t, data)
 	header, body, _ := bytes.Cut(data, []byte("\r\n\r\n"))
+	for line := range bytes.Lines(header) {
+		line = bytes.TrimSpace(line)
+		if _, value, _ := bytes.Cut(line, []byte(": ")); len(line) > 76 && bytes.ContainsAny(value, " ") {
+			t.Errorf("name %q, subject %q: line %q has %d bytes, want at most 76", name, subject, line, len(line))
+		}
+	}
 	if !isASCII(string(header)) || bytes.ContainsFunc(header, func(r rune) bool { return r < ' ' && r != '\r' && r != '\n' }) {
 		t.Errorf("name %q, subject %q: header %q", name, subject, header)
 	}
@@ -244,6 +250,78 @@ func TestComposeAddresses(t *testing.T) {
 		msg.To = bad
 		if data, err := newMailer().Compose(msg, composeTime); !errors.Is(err, reset.ErrUndeliverable) || data != nil {
 			t.Errorf("To %q: %q, %v; want ErrUndeliverable", bad, data, err)
+		}
+	}
+}
+
+// What is no dot-atom is in quotes, in the envelope and in the header.
+func TestQuoteLocal(t *testing.T) {
+	for _, tt := range []struct{ address, want string }{
+		{"taro@docomo.ne.jp", "taro@docomo.ne.jp"},
+		{"taro.yamada@docomo.ne.jp", "taro.yamada@docomo.ne.jp"},
+		{"taro..yamada@docomo.ne.jp", `"taro..yamada"@docomo.ne.jp`},
+		{"taro.@docomo.ne.jp", `"taro."@docomo.ne.jp`},
+		{".taro@docomo.ne.jp", `".taro"@docomo.ne.jp`},
+		{"...@docomo.ne.jp", `"..."@docomo.ne.jp`},
+		{"太郎..@docomo.ne.jp", `"太郎.."@docomo.ne.jp`},
+	} {
+		got := reset.QuoteLocal(tt.address)
+		if got != tt.want {
+			t.Errorf("QuoteLocal(%q) = %q, want %q", tt.address, got, tt.want)
+		}
+		if a, err := mail.ParseAddress(got); err != nil || a.Address != tt.address && !strings.Contains(got, `"`) {
+			t.Errorf("%q reads back as %v, %v", got, a, err)
+		}
+	}
+}
+
+func TestComposeHeader(t *testing.T) {
+	m := newMailer()
+	m.Header = map[string]string{"X-PM-TrackLinks": "None", "X-Mailgun-Track-Clicks": "no", "X-MSYS-API": `{"options":  {"click_tracking": false}}`}
+	data, err := m.Compose(newMessage(), composeTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range m.Header {
+		if want := "\r\n" + name + ": " + value + "\r\n"; strings.Count(string(data), want) != 1 {
+			t.Errorf("%q is not there once in\n%s", want, data)
+		}
+	}
+
+	for name, value := range map[string]string{
+		"": "x", "X A": "x", "X:": "x", "X-Ä": "x", "X\r\nBcc": "x", "X-A\x00": "x",
+		"X-Empty": "", "X-Blank": " ", "X-CRLF": "a\r\nBcc: b@example.net", "X-LF": "a\nb", "X-CR": "a\rb", "X-NUL": "a\x00b",
+		"X-Tab": "a\tb", "X-Latin": "é", "X-LS": "a\u2028b", "X-Long": strings.Repeat("x", 1000),
+		"From": "a@example.com", "to": "a@example.com", "CC": "a@example.com", "bcc": "a@example.com", "Reply-To": "a@example.com",
+		"subject": "x", "Date": "x", "message-id": "x", "MIME-Version": "2.0", "content-type": "text/html", "Content-Language": "de",
+		"Auto-Submitted": "no", "Return-Path": "<a@example.com>", "Received": "x", "Resent-To": "a@example.com",
+	} {
+		m := newMailer()
+		m.Header = map[string]string{name: value}
+		if err := m.Check(); err == nil || !strings.HasPrefix(err.Error(), "reset: SMTPMailer.Header ") {
+			t.Errorf("Header %q: %q: error %v, want one of Header", name, value, err)
+		}
+	}
+}
+
+// An error about a name that lacks quotes shows it with them.
+func TestParseMailboxQuotes(t *testing.T) {
+	for from, want := range map[string]string{
+		"Foo, Inc. <no-reply@example.com>":       `"Foo, Inc." <no-reply@example.com>`,
+		"Foo; Bar <no-reply@example.com>":        `"Foo; Bar" <no-reply@example.com>`,
+		"Foo: Bar <no-reply@example.com>":        `"Foo: Bar" <no-reply@example.com>`,
+		"Foo @ Bar <no-reply@example.com>":       `"Foo @ Bar" <no-reply@example.com>`,
+		"[Foo] <no-reply@example.com>":           `"[Foo]" <no-reply@example.com>`,
+		`Foo \ Bar <no-reply@example.com>`:       `"Foo \\ Bar" <no-reply@example.com>`,
+		"Jürgen, Müller & Co <a@bücher.example>": `"Jürgen, Müller & Co" <a@bücher.example>`,
+	} {
+		m := newMailer()
+		m.From = from
+		if err := m.Check(); err == nil || !strings.HasSuffix(err.Error(), "the name must be in quotes: "+want) {
+			t.Errorf("From %s: error %v, want one that shows %s", from, err, want)
+		}
+		if m.From = want; m.Check() != nil {
+			t.Errorf("From %s: error %v", want, m.Check())
 		}
 	}
 }

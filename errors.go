@@ -39,6 +39,15 @@ var (
 	// delivered. It is not retried.
 	ErrUndeliverable = errors.New("reset: undeliverable")
 
+	// ErrUnavailable is wrapped by Mailer.Send when any other message would fail
+	// as well: the mail system is down, has enough for now, or refuses the
+	// sender. Delivery pauses.
+	ErrUnavailable = errors.New("reset: mail system unavailable")
+
+	// ErrUnconfirmed is wrapped by Mailer.Send when the mail system got all of a
+	// message and gave no answer. It is sent once more, much later.
+	ErrUnconfirmed = errors.New("reset: mail unconfirmed")
+
 	// ErrGone is returned by Store.Issue when the mail's lease is lost, or the
 	// mail belongs to another user.
 	ErrGone = errors.New("reset: lease lost")

@@ -14,12 +14,15 @@ func (m *SMTPMailer) SetDial(dial func(ctx context.Context, network, addr string
 // Idle returns the number of idle connections.
 func (m *SMTPMailer) Idle() int { return m.client.Idle() }
 
+// QuoteLocal is for addresses that a Message cannot have yet.
+var QuoteLocal = quoteLocal
+
 // Compose returns the bytes that Send would send.
 func (m *SMTPMailer) Compose(msg Message, now time.Time) ([]byte, error) {
-	c, err := m.settings()
+	_, s, err := m.settings()
 	if err != nil {
 		return nil, err
 	}
-	e, err := compose(msg, c.from, c.replyTo, now)
+	e, err := compose(msg, s, now)
 	return e.Data, err
 }

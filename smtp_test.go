@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -81,22 +82,97 @@ func TestSMTPRecipient(t *testing.T) {
 	}
 }
 
+// The server sees the sender's domain in EHLO, unless no server would believe
+// it, and bounces have an address of their own.
+func TestSMTPSender(t *testing.T) {
+	for _, tt := range []struct {
+		from, hello, bounces string
+		want                 []string
+	}{
+		{"Example <no-reply@example.com>", "", "", []string{"EHLO example.com", "MAIL FROM:<no-reply@example.com>"}},
+		{"no-reply@bücher.example", "", "", []string{"EHLO xn--bcher-kva.example", "MAIL FROM:<no-reply@xn--bcher-kva.example>"}},
+		{"root@localhost", "", "", []string{"EHLO [127.0.0.1]", "MAIL FROM:<root@localhost>"}},
+		{"no-reply@example.com", "app.example.net", "bounces+1@example.net", []string{"EHLO app.example.net", "MAIL FROM:<bounces+1@example.net>"}},
+	} {
+		s := smtptest.Listen(t, smtptest.Script{})
+		m := plainMailer(t, s)
+		m.From, m.HelloName, m.EnvelopeFrom = tt.from, tt.hello, tt.bounces
+		if err := m.Send(t.Context(), newMessage()); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Sessions()[0].Lines[:2]; !slices.Equal(got, tt.want) {
+			t.Errorf("From %q: the server was told %q, want %q", tt.from, got, tt.want)
+		}
+		if from := parseMail(t, []byte(s.Messages()[0])).Header.Get("From"); strings.Contains(from, "bounces") {
+			t.Errorf("From: %s", from)
+		}
+	}
+}
+
+func TestSMTPUnixSocket(t *testing.T) {
+	s := smtptest.ListenAt(t, "unix", filepath.Join(t.TempDir(), "smtp"), smtptest.Script{})
+	m := plainMailer(t, s)
+	m.Addr = "unix:" + s.Addr
+	if err := m.Send(t.Context(), newMessage()); err != nil || len(s.Messages()) != 1 {
+		t.Errorf("%d messages, error %v; want 1", len(s.Messages()), err)
+	}
+}
+
+// Send lasts no longer than it says, however slow each step is.
+func TestSMTPSendTimeout(t *testing.T) {
+	ca := smtptest.NewAuthority(t)
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(usual smtptest.Action) smtptest.Action {
+			return func(c *smtptest.Conn) bool {
+				time.Sleep(59 * time.Second)
+				return usual(c)
+			}
+		}
+		steps := map[string]smtptest.Action{
+			"greeting": slow(smtptest.Say("220 hello")), "EHLO": slow(smtptest.Say("250-test", "250-STARTTLS", "250 AUTH PLAIN LOGIN")),
+			"handshake": slow((*smtptest.Conn).Handshake), "AUTH 1": slow(smtptest.Say("504 5.5.4 no")), "AUTH 2": slow(smtptest.Say("235 ok")),
+			"MAIL": slow(smtptest.Say("250 ok")), "RCPT": slow(smtptest.Say("250 ok")), "message": smtptest.Hang,
+		}
+		s := smtptest.New(t, smtptest.Script{TLS: ca.Server("smtp.example.com"), On: steps})
+		m := plainMailer(t, s)
+		m.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			time.Sleep(59 * time.Second)
+			return s.Dial(ctx, network, addr)
+		})
+		m.Addr, m.InsecureNoTLS, m.TLSConfig, m.Timeout = "smtp.example.com:587", false, ca.Client(), time.Minute
+		m.Username, m.Password = smtpUser, smtpPassword
+		start := time.Now()
+		err := m.Send(t.Context(), newMessage())
+		if d := time.Since(start); d < 18*time.Minute || d > m.SendTimeout() {
+			t.Errorf("Send took %v: %v; SendTimeout is %v", d, err, m.SendTimeout())
+		}
+	})
+}
+
 // Errors go to logs. They have one prefix, say whose failure it is, and do not
 // repeat a link that a server quotes.
 func TestSMTPErrors(t *testing.T) {
 	for _, tt := range []struct{ moment, reply, want string }{
 		{"RCPT", "550 5.1.1 nobody of that name", reset.ErrUndeliverable.Error() + ": smtp: rcpt to: 550 5.1.1 nobody of that name"},
-		{"MAIL", "550 5.7.1 not this sender", "reset: smtp: mail from: 550 5.7.1 not this sender"},
+		{"RCPT", "554 5.7.1 relay access denied", "reset: smtp: rcpt to: 554 5.7.1 relay access denied"},
+		{"MAIL", "550 5.7.1 not this sender", reset.ErrUnavailable.Error() + ": smtp: mail from: 550 5.7.1 not this sender"},
 		{"message", "451 4.7.1 bad link " + newMessage().Link, "reset: smtp: message: 451 (the server's words are withheld: they repeat a secret)"},
 		{"message", "451 4.7.1 bad link " + newMessage().RevokeLink, "reset: smtp: message: 451 (the server's words are withheld: they repeat a secret)"},
 	} {
 		s := smtptest.Listen(t, smtptest.Script{On: map[string]smtptest.Action{tt.moment: smtptest.Say(tt.reply)}})
 		err := plainMailer(t, s).Send(t.Context(), newMessage())
-		if err == nil || err.Error() != tt.want || errors.Is(err, reset.ErrUndeliverable) != (tt.moment == "RCPT") {
+		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error %q, want %q", tt.reply, err, tt.want)
+		}
+		for _, sentinel := range []error{reset.ErrUndeliverable, reset.ErrUnavailable, reset.ErrUnconfirmed} {
+			if want := strings.HasPrefix(tt.want, sentinel.Error()); errors.Is(err, sentinel) != want {
+				t.Errorf("%s: error %q is %q: %v, want %v", tt.reply, err, sentinel, !want, want)
+			}
 		}
 	}
 }
+
+func noToken(context.Context) (string, error) { return "", errors.New("no token") }
 
 func TestSMTPCheck(t *testing.T) {
 	for _, tt := range []struct {
@@ -107,7 +183,21 @@ func TestSMTPCheck(t *testing.T) {
 		{func(m *reset.SMTPMailer) { m.Addr = "" }, "Addr"},
 		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com" }, "Addr"},
 		{func(m *reset.SMTPMailer) { m.Addr = ":587" }, "Addr"},
-		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:smtp" }, "Addr"},
+		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:" }, "Addr"},
+		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:no-such-service" }, "Addr"},
+		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:smtp" }, ""},
+		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:Submission" }, ""},
+		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:submissions" }, ""},
+		{func(m *reset.SMTPMailer) { m.InsecureNoTLS, m.Addr = true, "smtp.example.com:smtps" }, "InsecureNoTLS"},
+		{func(m *reset.SMTPMailer) { m.Addr = "unix:" }, "Addr"},
+		{func(m *reset.SMTPMailer) { m.Addr = "unix:/run/smtp" }, "Addr"},
+		{func(m *reset.SMTPMailer) { m.Addr, m.InsecureNoTLS = "unix:/run/smtp", true }, ""},
+		{func(m *reset.SMTPMailer) {
+			m.Addr, m.InsecureNoTLS, m.Username, m.Password = "unix:/run/smtp", true, "u", "p"
+		}, ""},
+		{func(m *reset.SMTPMailer) {
+			m.Addr, m.TLSConfig = "unix:/run/smtp", &tls.Config{ServerName: "smtp.example.com"}
+		}, ""},
 		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:0" }, "Addr"},
 		{func(m *reset.SMTPMailer) { m.Addr = "smtp.example.com:65536" }, "Addr"},
 		{func(m *reset.SMTPMailer) { m.Addr = "smtp://smtp.example.com:587" }, "Addr"},
@@ -117,6 +207,11 @@ func TestSMTPCheck(t *testing.T) {
 		{func(m *reset.SMTPMailer) { m.From = "a@example.com, b@example.com" }, "From"},
 		{func(m *reset.SMTPMailer) { m.From = "a@example.com\r\nBcc: b@example.com" }, "From"},
 		{func(m *reset.SMTPMailer) { m.From = "jürgen@example.com" }, "From"},
+		{func(m *reset.SMTPMailer) { m.From = `"Foo, Inc." <a@example.com>` }, ""},
+		{func(m *reset.SMTPMailer) { m.EnvelopeFrom = "bounces@example.com" }, ""},
+		{func(m *reset.SMTPMailer) { m.EnvelopeFrom = "Bounces <bounces@example.com>" }, "EnvelopeFrom"},
+		{func(m *reset.SMTPMailer) { m.EnvelopeFrom = "bounces" }, "EnvelopeFrom"},
+		{func(m *reset.SMTPMailer) { m.EnvelopeFrom = "a@example.com> SIZE=1" }, "EnvelopeFrom"},
 		{func(m *reset.SMTPMailer) { m.From = `"a b"@example.com` }, "From"},
 		{func(m *reset.SMTPMailer) { m.From = "Bücher <a@bücher.example>" }, ""},
 		{func(m *reset.SMTPMailer) { m.ReplyTo = "nobody" }, "ReplyTo"},
@@ -125,6 +220,13 @@ func TestSMTPCheck(t *testing.T) {
 		{func(m *reset.SMTPMailer) { m.Password = "p" }, "Username"},
 		{func(m *reset.SMTPMailer) { m.Username, m.Password = "u\x00", "p" }, "Username"},
 		{func(m *reset.SMTPMailer) { m.Username, m.Password = "u", "p" }, ""},
+		{func(m *reset.SMTPMailer) { m.Username, m.Token = "u", noToken }, ""},
+		{func(m *reset.SMTPMailer) { m.Token = noToken }, "Token"},
+		{func(m *reset.SMTPMailer) { m.Username, m.Password, m.Token = "u", "p", noToken }, "Token"},
+		{func(m *reset.SMTPMailer) { m.Username, m.Token = "u\x01", noToken }, "Username"},
+		{func(m *reset.SMTPMailer) {
+			m.InsecureNoTLS, m.Username, m.Token, m.Addr = true, "u", noToken, "10.0.0.1:25"
+		}, "InsecureNoTLS"},
 		{func(m *reset.SMTPMailer) { m.InsecureNoTLS = true }, ""},
 		{func(m *reset.SMTPMailer) { m.InsecureNoTLS, m.ImplicitTLS = true, true }, "InsecureNoTLS"},
 		{func(m *reset.SMTPMailer) { m.InsecureNoTLS, m.TLSConfig = true, new(tls.Config) }, "InsecureNoTLS"},

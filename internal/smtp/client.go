@@ -5,7 +5,6 @@ package smtp
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -19,14 +18,25 @@ const (
 	maxUses     = 100             // messages over one connection
 )
 
+// DotTimeout bounds the reply to the final dot, which ends a message (RFC 5321,
+// 4.5.3.2.6). A shorter one breeds duplicates: the server may have accepted the
+// message and be busy with it.
+const DotTimeout = 10 * time.Minute
+
+// Steps is the greatest number of steps of an exchange that Server.Timeout
+// bounds, from the dialling to the message's last byte.
+const Steps = 20
+
 // A Server says how to reach a mail server and how to log in.
 type Server struct {
-	Addr               string      // "host:port"
-	TLS                *tls.Config // nil: no TLS; at least 1.2, and ServerName defaults to the host of Addr
-	ImplicitTLS        bool        // TLS comes before SMTP (RFC 8314), else by STARTTLS (RFC 3207)
-	Hello              string      // the client's name in EHLO
-	Username, Password string      // no log-in if Username is empty
-	Timeout            time.Duration
+	Network, Addr string      // as for net.Dial
+	TLS           *tls.Config // nil: no TLS; at least 1.2, and ServerName defaults to the host of Addr
+	ImplicitTLS   bool        // TLS comes before SMTP (RFC 8314), else by STARTTLS (RFC 3207)
+	Hello         string      // the client's name in EHLO; "": the address of the connection's own end
+	Username      string      // "": no log-in
+	Password      string
+	Token         func(context.Context) (string, error) // an OAuth 2 access token in place of the password
+	Timeout       time.Duration                         // of each step; DotTimeout is the exception
 
 	// Dial replaces the network in tests.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -34,7 +44,7 @@ type Server struct {
 
 // An Envelope is a message as it travels: from whom, to whom, and its bytes.
 type Envelope struct {
-	From, To string
+	From, To string   // local parts are quoted where they must be
 	UTF8     bool     // the envelope needs SMTPUTF8 (RFC 6531)
 	Data     []byte   // lines end in CRLF
 	Secrets  []string // parts of Data that no error may repeat
@@ -43,16 +53,28 @@ type Envelope struct {
 // A Client sends messages to one server. The zero Client is ready for use, also
 // from many goroutines.
 type Client struct {
-	mu   sync.Mutex
-	idle []*session // the most recently used is the last
+	mu       sync.Mutex
+	idle     []*session // the most recently used is the last
+	refusals refusals
 }
 
 // Send hands e to the server. Its error is an [*Error].
 func (c *Client) Send(ctx context.Context, server Server, e Envelope) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, server.Timeout,
-		fmt.Errorf("timed out after %v: %w", server.Timeout, context.DeadlineExceeded))
-	defer cancel()
-	return explain(ctx, server, e, c.deliver(ctx, server, e))
+	err := c.deliver(ctx, server, e)
+	if err == nil {
+		c.refusals.accepted()
+		return nil
+	}
+	failure := err.(*Error)
+	if ctx.Err() != nil && failure.Code == 0 {
+		failure.cause = context.Cause(ctx)
+		if failure.Fault == OfServer {
+			failure.Fault = Passing
+		}
+		return failure
+	}
+	failure.Fault = c.refusals.judge(failure, e.To)
+	return failure
 }
 
 // Close says goodbye on the idle connections, which otherwise happens after
@@ -82,7 +104,7 @@ func (c *Client) Idle() int {
 // or refuse to use it any longer: then the message goes over a new one.
 func (c *Client) deliver(ctx context.Context, server Server, e Envelope) error {
 	if ctx.Err() != nil {
-		return failed(StageDial, context.Cause(ctx))
+		return &Error{Stage: StageDial, cause: context.Cause(ctx)}
 	}
 	if s := c.takeIdle(); s != nil {
 		if err := c.transact(ctx, s, e); !isStale(err) || ctx.Err() != nil {
@@ -101,10 +123,9 @@ func (c *Client) transact(ctx context.Context, s *session, e Envelope) error {
 	stop := context.AfterFunc(ctx, s.abort)
 	err := s.send(e)
 	open := stop()
-	code, _ := reply(err)
 	switch {
 	case err == nil && open && c.keepIdle(s):
-	case err == nil || code != 0:
+	case err == nil || err.(*Error).Code != 0:
 		s.quit(ctx)
 	default:
 		s.abort()

@@ -55,10 +55,13 @@ func safeSender(t *testing.T, s *smtptest.Server, ca *smtptest.Authority) *sende
 	return m
 }
 
-// isPermanent reports whether err says that another attempt would fail, too.
-func isPermanent(err error) bool {
+// faultOf returns -1 if err is no *smtp.Error.
+func faultOf(err error) smtp.Fault {
 	var failure *smtp.Error
-	return errors.As(err, &failure) && failure.Permanent()
+	if !errors.As(err, &failure) {
+		return -1
+	}
+	return failure.Fault
 }
 
 // safeScript is a server as it should be.
@@ -170,28 +173,6 @@ func TestStaleConnection(t *testing.T) {
 			t.Errorf("error %v over %d connections, want one over 2", err, len(s.Sessions()))
 		}
 		s.WaitClosed(t)
-	})
-}
-
-// One time-out holds for both connections.
-func TestStaleConnectionHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		slowly := func(c *smtptest.Conn) bool {
-			<-time.After(20 * time.Second)
-			return false
-		}
-		s := smtptest.New(t,
-			smtptest.Script{On: map[string]smtptest.Action{"MAIL 2": slowly}},
-			smtptest.Script{On: map[string]smtptest.Action{"RCPT": smtptest.Hang}})
-		m := plainSender(t, s)
-		if err := m.send(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		start := time.Now()
-		err := m.send(t.Context())
-		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d != 30*time.Second {
-			t.Errorf("Send took %v: %v; want 30 s", d, err)
-		}
 	})
 }
 

@@ -5,145 +5,226 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/textproto"
 	"strings"
 	"time"
-
-	"github.com/emersion/go-sasl"
-	"github.com/emersion/go-smtp"
 
 	"github.com/gopassreset/reset/internal/failpoint"
 )
 
 // A session is one connection to the server.
 type session struct {
-	conn   *conn
-	client *smtp.Client
-	uses   int         // messages the server has accepted
-	expiry *time.Timer // while idle
+	conn       *conn           // as dialled
+	text       *textproto.Conn // over TLS, if there is any
+	extensions map[string]string
+	timeout    time.Duration // of each step
+	secrets    []string      // of the log-in, which no error may repeat
+	message    []string      // secrets of the message
+	uses       int           // messages the server has accepted
+	expiry     *time.Timer   // while idle
 }
 
 // connect opens a session that is ready for a message.
 func connect(ctx context.Context, server Server) (*session, error) {
-	dial := server.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	nc, err := dial(ctx, "tcp", server.Addr)
+	nc, err := dial(ctx, server)
 	if err != nil {
-		return nil, failed(StageDial, err)
+		return nil, &Error{Stage: StageDial, Fault: OfServer, cause: err}
 	}
-	s := &session{conn: newConn(nc)}
+	s := &session{conn: newConn(nc), timeout: server.Timeout}
+	s.text = textproto.NewConn(s.conn)
 	stop := context.AfterFunc(ctx, s.abort)
 	defer stop()
-	if err = s.open(ctx, server); err == nil && server.Username != "" {
-		err = s.logIn(server.Username, server.Password)
-	}
-	if err != nil {
+	if err := s.open(ctx, server); err != nil {
 		s.abort()
 		return nil, err
 	}
 	return s, nil
 }
 
-// open goes as far as the reply to EHLO, over TLS if the server has a
-// configuration for it.
+func dial(ctx context.Context, server Server) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, server.Timeout, timeoutError(server.Timeout))
+	defer cancel()
+	dial := server.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	nc, err := dial(ctx, cmp.Or(server.Network, "tcp"), server.Addr)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nc, err
+}
+
+// open goes as far as the log-in, over TLS if the server has a configuration
+// for it.
 func (s *session) open(ctx context.Context, server Server) error {
-	var nc net.Conn = s.conn
-	if server.TLS != nil && !server.ImplicitTLS {
-		if err := s.startTLS(server.Hello); err != nil {
+	if server.ImplicitTLS {
+		if err := s.handshake(ctx, server); err != nil {
 			return err
 		}
 	}
-	if server.TLS != nil {
-		over := tls.Client(s.conn, tlsConfig(server))
-		if err := over.HandshakeContext(ctx); err != nil {
-			return failed(StageHandshake, err)
+	if _, _, err := s.reply(StageHello, 220); err != nil { // the greeting
+		return err
+	}
+	hello := server.Hello
+	if hello == "" {
+		hello = literal(s.conn.LocalAddr())
+	}
+	if err := s.hello(hello); err != nil {
+		return err
+	}
+	if server.TLS != nil && !server.ImplicitTLS {
+		if err := s.startTLS(ctx, server); err != nil {
+			return err
 		}
-		nc = over
-		if !server.ImplicitTLS {
-			nc = greetedConn{over, io.MultiReader(strings.NewReader("220 TLS\r\n"), over)}
+		if err := s.hello(hello); err != nil {
+			return err
 		}
 	}
-	s.client = smtp.NewClient(nc)
-	if err := s.client.Hello(server.Hello); err != nil {
-		return failed(StageHello, err)
+	if server.Username == "" {
+		return nil
 	}
-	return nil
+	return s.logIn(ctx, server)
 }
 
-func tlsConfig(server Server) *tls.Config {
+// hello learns the extensions, of which a server that knows only HELO has none.
+func (s *session) hello(name string) error {
+	text, err := s.command(StageHello, 250, "EHLO "+name)
+	s.extensions = make(map[string]string)
+	if failure := (*Error)(nil); errors.As(err, &failure) && (failure.Code == 500 || failure.Code == 502) {
+		_, err = s.command(StageHello, 250, "HELO "+name)
+		return err
+	}
+	_, lines, _ := strings.Cut(text, "\n") // after the server's name
+	for line := range strings.Lines(lines) {
+		fields := strings.Fields(strings.ToUpper(line))
+		if len(fields) == 0 {
+			continue
+		}
+		keyword, first, _ := strings.Cut(fields[0], "=") // AUTH=LOGIN is older than RFC 4954
+		s.extensions[keyword] += " " + strings.Join(append([]string{first}, fields[1:]...), " ")
+	}
+	return err
+}
+
+// offers reports whether the server has an extension, with a parameter if one
+// is given.
+func (s *session) offers(keyword, parameter string) bool {
+	parameters, ok := s.extensions[keyword]
+	return ok && (parameter == "" || strings.Contains(parameters+" ", " "+parameter+" "))
+}
+
+func (s *session) startTLS(ctx context.Context, server Server) error {
+	if !s.offers("STARTTLS", "") {
+		return &Error{Stage: StageStartTLS, Fault: OfServer, cause: errors.New("the server does not offer it")}
+	}
+	if _, err := s.command(StageStartTLS, 220, "STARTTLS"); err != nil {
+		return err
+	}
+	return s.handshake(ctx, server)
+}
+
+func (s *session) handshake(ctx context.Context, server Server) error {
 	host, _, _ := net.SplitHostPort(server.Addr)
 	c := server.TLS.Clone()
 	c.ServerName = cmp.Or(c.ServerName, host)
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-	return c
-}
-
-// startTLS goes as far as the server's consent to TLS. The client can do this
-// on its own, but only under the name of localhost, at which some servers hang
-// up.
-func (s *session) startTLS(hello string) error {
-	plain := smtp.NewClient(s.conn)
-	if err := plain.Hello(hello); err != nil {
-		return failed(StageHello, err)
+	over := tls.Client(s.conn, c)
+	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	if err := over.HandshakeContext(ctx); err != nil {
+		return s.failed(StageHandshake, s.timeout, err)
 	}
-	if ok, _ := plain.Extension("STARTTLS"); !ok {
-		return failed(StageStartTLS, errors.New("the server does not offer it"))
-	}
-	text := textproto.NewConn(s.conn)
-	if _, err := text.Cmd("STARTTLS"); err != nil {
-		return failed(StageStartTLS, err)
-	}
-	if _, _, err := text.ReadResponse(220); err != nil {
-		return failed(StageStartTLS, err)
-	}
-	return nil
-}
-
-func (s *session) logIn(username, password string) error {
-	var mechanism sasl.Client
-	switch {
-	case s.client.SupportsAuth(sasl.Plain):
-		mechanism = sasl.NewPlainClient("", username, password)
-	case s.client.SupportsAuth(sasl.Login):
-		mechanism = &loginClient{answers: []string{username, password}}
-	default:
-		return failed(StageAuth, errors.New("the server offers neither PLAIN nor LOGIN"))
-	}
-	if err := s.client.Auth(mechanism); err != nil {
-		return failed(StageAuth, err)
-	}
+	s.text = textproto.NewConn(over)
 	return nil
 }
 
 // send is one mail transaction. It sends no RSET before: a session is only used
 // again after the server has accepted a message, which ends the transaction.
 func (s *session) send(e Envelope) error {
-	if offered, _ := s.client.Extension("SMTPUTF8"); e.UTF8 && !offered {
-		return failed(StageRcpt, errNoUTF8)
+	s.message = e.Secrets
+	parameters := ""
+	if s.offers("8BITMIME", "") {
+		parameters = " BODY=8BITMIME"
+	}
+	if e.UTF8 {
+		if !s.offers("SMTPUTF8", "") {
+			return &Error{Stage: StageRcpt, Fault: OfMessage, cause: errNoUTF8}
+		}
+		parameters += " SMTPUTF8"
 	}
 	failpoint.Hit("dialled")
-	if err := s.client.Mail(e.From, &smtp.MailOptions{UTF8: e.UTF8}); err != nil {
-		return failed(StageMail, err)
+	if _, err := s.command(StageMail, 250, "MAIL FROM:<"+e.From+">"+parameters); err != nil {
+		return err
 	}
-	if err := s.client.Rcpt(e.To, nil); err != nil {
-		return failed(StageRcpt, err)
+	if _, err := s.command(StageRcpt, 25, "RCPT TO:<"+e.To+">"); err != nil {
+		return err
 	}
-	w, err := s.client.Data()
+	if _, err := s.command(StageData, 354, "DATA"); err != nil {
+		return err
+	}
+	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	w := s.text.DotWriter()
+	_, err := w.Write(e.Data)
+	if err == nil {
+		err = w.Close()
+	}
 	if err != nil {
-		return failed(StageData, err)
+		return s.failed(StageMessage, s.timeout, err)
 	}
-	if _, err := w.Write(e.Data); err != nil {
-		return failed(StageMessage, err)
-	}
-	if err := w.Close(); err != nil {
-		return failed(StageMessage, err)
+	if err := s.awaitDot(); err != nil {
+		return err
 	}
 	failpoint.Hit("accepted")
 	return nil
+}
+
+// awaitDot reads the reply to the final dot. A server that takes longer for it
+// than any other step may is busy with the message: if the connection ends
+// then, it has probably accepted it.
+func (s *session) awaitDot() error {
+	start := time.Now()
+	s.conn.SetDeadline(start.Add(DotTimeout))
+	_, _, err := s.text.ReadResponse(250)
+	if err == nil {
+		return nil
+	}
+	failure := s.failed(StageMessage, DotTimeout, err)
+	if failure.Code == 0 && time.Since(start) >= s.timeout {
+		failure.Fault = Unconfirmed
+	}
+	return failure
+}
+
+// command sends a line and returns the text of the reply, whose code must begin
+// with the digits of want.
+func (s *session) command(stage Stage, want int, line string) (text string, err error) {
+	if err := s.write(stage, line); err != nil {
+		return "", err
+	}
+	_, text, err = s.reply(stage, want)
+	return text, err
+}
+
+func (s *session) write(stage Stage, line string) error {
+	if strings.ContainsAny(line, "\r\n") {
+		return &Error{Stage: stage, Fault: OfServer, cause: errors.New("a line break in a command")}
+	}
+	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	if err := s.text.PrintfLine("%s", line); err != nil {
+		return s.failed(stage, s.timeout, err)
+	}
+	return nil
+}
+
+// reply accepts any code if want is 0.
+func (s *session) reply(stage Stage, want int) (code int, text string, err error) {
+	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	code, text, err = s.text.ReadResponse(want)
+	if err != nil {
+		return 0, "", s.failed(stage, s.timeout, err)
+	}
+	return code, text, nil
 }
 
 // quit ends a session politely. Whether the server answers does not matter.
@@ -151,26 +232,23 @@ func (s *session) quit(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, quitTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, s.abort)()
-	s.client.Quit()
+	s.timeout = quitTimeout
+	s.command("quit", 221, "QUIT")
 	s.abort()
 }
 
 // abort closes the connection, at any time and from any goroutine.
 func (s *session) abort() { s.conn.Close() }
 
-// loginClient is the mechanism LOGIN: the user name and the password are each
-// the answer to a prompt, whose wording differs between servers.
-type loginClient struct{ answers []string }
-
-func (c *loginClient) Start() (mechanism string, initial []byte, err error) {
-	return sasl.Login, nil, nil
-}
-
-func (c *loginClient) Next([]byte) ([]byte, error) {
-	if len(c.answers) == 0 {
-		return nil, sasl.ErrUnexpectedServerChallenge
+// literal returns an address as EHLO may have it in place of a name (RFC 5321,
+// 4.1.3).
+func literal(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	switch {
+	case !ok:
+		return "localhost"
+	case tcp.IP.To4() != nil:
+		return "[" + tcp.IP.String() + "]"
 	}
-	answer := c.answers[0]
-	c.answers = c.answers[1:]
-	return []byte(answer), nil
+	return "[IPv6:" + tcp.IP.String() + "]"
 }

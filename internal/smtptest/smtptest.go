@@ -84,7 +84,11 @@ type Conn struct {
 	r      *bufio.Reader
 	tls    bool
 	times  map[string]int
+	line   string
 }
+
+// Line returns the latest command.
+func (c *Conn) Line() string { return c.line }
 
 // A Session is what the server saw of a connection.
 type Session struct {
@@ -114,7 +118,12 @@ func New(t testing.TB, scripts ...Script) *Server {
 
 // Listen returns a server on a loopback port. The test ends it.
 func Listen(t testing.TB, scripts ...Script) *Server {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return ListenAt(t, "tcp", "127.0.0.1:0", scripts...)
+}
+
+// ListenAt is Listen on another network or address.
+func ListenAt(t testing.TB, network, addr string, scripts ...Script) *Server {
+	l, err := net.Listen(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +261,7 @@ func (c *Conn) play() {
 			return
 		}
 		c.server.note(func() { c.log.Lines = append(c.log.Lines, line) })
+		c.line = line
 		verb := verbOf(line)
 		if !c.at(verb, usual(verb, line)) || verb == "QUIT" {
 			return
