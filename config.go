@@ -81,18 +81,19 @@ type Config struct {
 	// the burst that the default PerClient allows one client. While all workers
 	// are busy mail waits, so its arrival time can reveal how many earlier
 	// requests matched real users. New logs workers_few if PerClient reports a
-	// greater burst than that.
+	// greater burst than that. Workers of all processes together should fit what
+	// the mail system takes at a time.
 	Workers int
 	// Logger receives the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password, or an address that may
 	// belong to nobody. Defaults to slog.Default(). The events are:
 	//
-	//	INFO   mail_sent, password_changed, run_elsewhere
-	//	WARN   mail_expired, mail_undeliverable, over_cap, revoked_by_user,
-	//	       limiter_full, proxy_unknown, user_ambiguous, user_mismatch,
-	//	       workers_few
-	//	ERROR  mail_failed, request_failed, limiter_failed, lease_failed,
-	//	       settle_failed, purge_failed, panic
+	//	INFO   mail_sent, password_changed, mailer_recovered, run_elsewhere
+	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
+	//	       revoked_by_user, limiter_full, proxy_unknown, user_ambiguous,
+	//	       user_mismatch, workers_few, mailer_throttled, mailer_failing
+	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
+	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger
 }
 

@@ -18,7 +18,8 @@ import (
 
 const (
 	leaseTime     = time.Minute
-	exchangeTime  = 30 * time.Second // what Mailer.Send has
+	renewEvery    = 20 * time.Second // the leases of mails that are being sent
+	sendTimeout   = 30 * time.Second // of a Mailer that has no SendTimeout
 	storeTime     = 10 * time.Second // what a call of the store or of Users has
 	hostPatience  = time.Second      // how long either may go on when its time is over
 	drainTime     = 10 * time.Second // what exchanges have once Run is to end
@@ -38,11 +39,17 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 // ends. Any number of processes may run it on one store, also several times;
 // processes that serve requests need not, as long as one somewhere does.
 //
-// A mail is sent once, but for the rare attempt whose outcome got lost, in a
-// crash for instance: that is made again, since a reset mail too many is better
-// than none. A mail that the server refuses for now is tried again after 5 s,
-// 30 s, 2 min, 5 min and then every 10 min, each ± 30 %, until it expires; a link
-// until it has less than 5 min left, or than half of a TTL under 10 min.
+// Each mail is sent once, unless an attempt's outcome is lost, for example in a
+// crash; then it is retried, since a duplicate is better than none. A mail that
+// could not be sent is retried after 5 s, 30 s, 2 min, 5 min and then every
+// 10 min, each ± 30 %, until it expires; a link until it has less than 5 min left,
+// or than half of a TTL under 10 min. A mail with [ErrUnconfirmed] is sent once
+// more, after half of its life.
+//
+// While the Mailer returns [ErrUnavailable] mail waits, with its place in the
+// queue and its attempts unchanged. Run tries one mail after 1 s, and after
+// twice the time again, up to 1 min. A mail system that takes some messages and
+// refuses others at the same time gets as many at a time as it takes.
 //
 // When ctx ends Run takes no more mail, gives the exchanges with the mail
 // server 10 s to finish and frees what it still holds for other processes. It
@@ -51,9 +58,16 @@ func (s *Service) Run(ctx context.Context) error {
 	s.running.Store(true)
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	d := &delivery{Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers), unsettled: make(map[ID]time.Time)}
+	d := &delivery{
+		Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers),
+		sending: make(map[ID]ID), unsettled: make(map[ID]time.Time),
+	}
 
-	var wg sync.WaitGroup
+	var wg, watching sync.WaitGroup
+	watch, endWatch := context.WithCancel(context.WithoutCancel(ctx))
+	watching.Go(func() { d.watch(watch) })
+	defer watching.Wait()
+	defer endWatch()
 	wg.Go(func() { d.purgeAll(ctx) })
 	for d.stop.Err() == nil {
 		d.round(work, &wg)
@@ -76,36 +90,49 @@ type delivery struct {
 	cut      atomic.Int64    // exchanges that had no time to finish
 
 	mu        sync.Mutex
+	sending   map[ID]ID        // the leases of mails that are being sent
 	unsettled map[ID]time.Time // mails that were sent but are queued still, as the store failed, and when they expire
 }
 
-// round leases no more mails than workers are free and hands them out. It
-// returns at once if there may be more, and otherwise after a while.
+// round leases no more mails than workers are free and the mail system can bear,
+// and hands them out. It returns at once if there may be more, and otherwise
+// after a while.
 func (d *delivery) round(work context.Context, wg *sync.WaitGroup) {
 	free := d.takeSlots()
 	if free == 0 {
 		return
 	}
-	mails, err := d.lease(work, free)
-	jobs := group(mails)
-	for range free - len(jobs) {
+	turns, wait := d.breaker.begin(time.Now(), free)
+	for range free - len(turns) {
 		<-d.slots
 	}
-	for _, job := range jobs {
+	if len(turns) == 0 {
+		d.pause(wait, d.breaker.freed)
+		return
+	}
+	mails, err := d.lease(work, len(turns))
+	jobs := group(mails)
+	for i, t := range turns {
+		if i >= len(jobs) {
+			d.breaker.end(work, time.Now(), t, noExchange, nil)
+			<-d.slots
+			continue
+		}
 		wg.Go(func() {
 			defer func() { <-d.slots }()
-			d.work(work, job)
+			o, err := d.work(work, jobs[i])
+			d.breaker.end(work, time.Now(), t, o, err)
 		})
 	}
 	if err != nil {
 		d.failures++
 		d.events.log(work, leaseFailed, "error", err)
-		d.pause(min(pollEvery<<min(d.failures, 4), storeTime))
+		d.pause(jitter(min(pollEvery<<min(d.failures, 4), storeTime)), d.wake)
 		return
 	}
 	d.failures = 0
 	if len(mails) == 0 {
-		d.pause(pollEvery)
+		d.pause(jitter(pollEvery), d.wake)
 	}
 }
 
@@ -142,13 +169,13 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	return mails, err
 }
 
-// pause waits until mail is queued here or may be due from elsewhere.
-func (d *delivery) pause(most time.Duration) {
-	t := time.NewTimer(jitter(most))
+// pause waits for a while, or less if wake or the end of Run comes first.
+func (d *delivery) pause(wait time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-d.wake:
+	case <-wake:
 	case <-d.stop.Done():
 	}
 }
@@ -175,26 +202,27 @@ func group(mails []Mail) (jobs [][]Mail) {
 }
 
 // work does one job. Whatever happens, its mails are settled or run out of
-// their leases.
-func (d *delivery) work(ctx context.Context, job []Mail) {
+// their leases. It returns what it has seen of the mail system, with the error
+// of one that is unavailable.
+func (d *delivery) work(ctx context.Context, job []Mail) (o outcome, err error) {
 	failpoint.Hit("leased")
 	defer func() {
 		if p := recover(); p != nil {
+			o = inconclusive
 			d.retry(ctx, job, d.events.panicked(ctx, p))
 		}
 	}()
 	if job = d.unsent(ctx, job); len(job) == 0 {
-		return
+		return noExchange, nil
 	}
 	if d.stop.Err() != nil {
-		d.settle(ctx, freed(job, time.Now()))
-		return
+		d.settle(ctx, unspent(job))
+		return noExchange, nil
 	}
 	if job[0].Kind == MailNotification {
-		d.deliverNotification(ctx, job[0])
-		return
+		return d.deliverNotification(ctx, job[0])
 	}
-	d.deliverReset(ctx, job)
+	return d.deliverReset(ctx, job)
 }
 
 // settleSent removes a mail that was sent. One that the store keeps all the
@@ -231,7 +259,7 @@ func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TT
 
 // deliverReset mails one link for a job: to the user who has the address, if
 // there is one.
-func (d *delivery) deliverReset(ctx context.Context, job []Mail) {
+func (d *delivery) deliverReset(ctx context.Context, job []Mail) (outcome, error) {
 	var late, live []Mail
 	for _, m := range job {
 		if time.Until(m.Expires) < d.leastLeft() {
@@ -241,37 +269,38 @@ func (d *delivery) deliverReset(ctx context.Context, job []Mail) {
 		}
 	}
 	d.giveUp(ctx, late, mailExpired, nil)
-	if len(live) > 0 {
-		d.deliverLive(ctx, live)
+	if len(live) == 0 {
+		return noExchange, nil
 	}
+	return d.deliverLive(ctx, live)
 }
 
-func (d *delivery) deliverLive(ctx context.Context, job []Mail) {
+func (d *delivery) deliverLive(ctx context.Context, job []Mail) (outcome, error) {
 	m, others := job[0], job[1:]
 	user, err := d.lookUp(ctx, m)
 	switch {
 	case errors.Is(err, ErrNoUser):
 		d.settle(ctx, removed(job))
-		return
+		return noExchange, nil
 	case err != nil:
 		d.retry(ctx, job, err)
-		return
+		return noExchange, nil
 	}
 	activation, err := d.issue(ctx, &m, user)
 	switch {
 	case errors.Is(err, ErrGone):
-		d.settle(ctx, freed(others, time.Now()))
-		return
+		d.settle(ctx, unspent(others))
+		return noExchange, nil
 	case errors.Is(err, ErrTooManyRequests):
 		d.giveUp(ctx, job, overCap, nil, "user", user.ID)
-		return
+		return noExchange, nil
 	case err != nil:
 		d.retry(ctx, job, err)
-		return
+		return noExchange, nil
 	}
 	d.settle(ctx, removed(others))
 	query := "?activation=" + url.QueryEscape(activation)
-	d.exchange(ctx, m, Message{
+	return d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
 		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
 	})
@@ -306,22 +335,22 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error
 	return activation, nil
 }
 
-func (d *delivery) deliverNotification(ctx context.Context, m Mail) {
-	d.exchange(ctx, m, Message{
+func (d *delivery) deliverNotification(ctx context.Context, m Mail) (outcome, error) {
+	return d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
 	})
 }
 
-// exchange hands a message to the mail server and settles its mail.
-func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
+// exchange hands a message to the mail system and settles its mail.
+func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) (outcome, error) {
 	now := time.Now()
-	if m.Due.Sub(now) < exchangeTime {
-		return // whoever takes over the lease would send it a second time
+	if m.Due.Sub(now) < leaseTime-renewEvery-storeTime {
+		return noExchange, nil // another worker may soon hold the lease, and would send it a second time
 	}
 	if d.stop.Err() != nil {
-		d.settle(ctx, freed([]Mail{m}, now))
-		return
+		d.settle(ctx, unspent([]Mail{m}))
+		return noExchange, nil
 	}
 	var err error
 	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
@@ -330,29 +359,97 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) {
 	})
 	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))
-		return
+		return noExchange, nil
 	}
-	err = d.send(ctx, msg)
+	err = d.send(ctx, m, msg)
 	failpoint.Hit("sent")
+	if err != nil && ctx.Err() != nil {
+		d.cut.Add(1)
+	}
 	switch {
 	case err == nil:
 		d.settleSent(ctx, m)
 		d.events.log(ctx, mailSent, attrsOf(m)...)
+		return available, nil
 	case errors.Is(err, ErrUndeliverable):
 		d.giveUp(ctx, []Mail{m}, mailUndeliverable, err)
+		return available, nil
+	case errors.Is(err, ErrUnconfirmed):
+		d.sendOnceMore(ctx, m, err)
+	case errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
+		d.settle(ctx, unspent([]Mail{m}))
+		return unavailable, err
 	default:
-		if ctx.Err() != nil {
-			d.cut.Add(1)
-		}
 		d.retry(ctx, []Mail{m}, err)
 	}
+	return inconclusive, nil
 }
 
-func (d *delivery) send(ctx context.Context, msg Message) error {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+// send keeps the lease while the exchange goes on.
+func (d *delivery) send(ctx context.Context, m Mail, msg Message) error {
+	d.mu.Lock()
+	d.sending[m.ID] = m.Lease
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.sending, m.ID)
+	}()
+	timeout := sendTimeout
+	if mailer, ok := d.cfg.Mailer.(interface{ SendTimeout() time.Duration }); ok {
+		timeout = mailer.SendTimeout()
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	_, err := inTime(ctx, hostPatience, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
 	return err
+}
+
+// watch renews the leases of mails that are being sent, and reports on a mail
+// system that is unavailable.
+func (d *delivery) watch(ctx context.Context) {
+	t := time.NewTicker(renewEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := time.Now()
+		var renewals []Settlement
+		d.mu.Lock()
+		for mail, lease := range d.sending {
+			renewals = append(renewals, Settlement{Mail: mail, Lease: lease, Retry: now.Add(leaseTime), Held: true})
+		}
+		d.mu.Unlock()
+		d.settle(ctx, renewals)
+		d.breaker.report(ctx, now)
+	}
+}
+
+// sendOnceMore frees a mail that has probably been sent for one more attempt.
+// It waits for half of the mail's life, so that there is no third.
+func (d *delivery) sendOnceMore(ctx context.Context, m Mail, cause error) {
+	d.events.log(ctx, mailUnconfirmed, append(attrsOf(m), "error", cause)...)
+	life := d.cfg.TTL
+	if m.Kind == MailNotification {
+		life = notificationTTL
+	}
+	at := time.Now().Add(life / 2)
+	if at.After(d.lastAttempt(m)) {
+		d.settle(ctx, removed([]Mail{m}))
+		return
+	}
+	d.settle(ctx, freed([]Mail{m}, at))
+}
+
+// lastAttempt returns when it is too late to send a mail.
+func (s *Service) lastAttempt(m Mail) time.Time {
+	if m.Kind == MailReset {
+		return m.Expires.Add(-s.leastLeft())
+	}
+	return m.Expires
 }
 
 // retry frees mails for a later attempt, each at its own time, or gives up
@@ -363,11 +460,7 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 	for _, m := range mails {
 		wait := jitter(backOff[min(max(m.Attempts, 1), len(backOff))-1])
 		at := time.Now().Add(wait)
-		last := m.Expires
-		if m.Kind == MailReset {
-			last = last.Add(-d.leastLeft())
-		}
-		if at.After(last) {
+		if at.After(d.lastAttempt(m)) {
 			late = append(late, m)
 			continue
 		}
@@ -406,6 +499,14 @@ func removed(mails []Mail) []Settlement { return freed(mails, time.Time{}) }
 func freed(mails []Mail, retry time.Time) (done []Settlement) {
 	for _, m := range mails {
 		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry})
+	}
+	return done
+}
+
+// unspent gives mails back as they were before they were leased.
+func unspent(mails []Mail) (done []Settlement) {
+	for _, m := range mails {
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: cmp.Or(m.WasDue, time.Now()), Unspent: true})
 	}
 	return done
 }

@@ -334,6 +334,70 @@ func TestSendTimeout(t *testing.T) {
 	})
 }
 
+// A lease lasts as long as the exchange, so that no other process sends the mail
+// meanwhile.
+func TestSlowExchange(t *testing.T) {
+	for _, wait := range []time.Duration{35 * time.Second, 2 * time.Minute, 9 * time.Minute} {
+		t.Run(wait.String(), func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, f *fixture) {
+				f.mailer.do = func(ctx context.Context, _ int, _ reset.Message) error {
+					select {
+					case <-time.After(wait):
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				for range 2 {
+					newFixture(t, f.host, func(c *reset.Config) { c.Store, c.Mailer = f.store, patientMailer{f.mailer} }).begin()
+				}
+				f.request(ann.Email)
+				f.redeem(bob)
+				pass(30 * time.Minute)
+				f.wantSent(2)
+				f.wantQueued(0)
+			})
+		})
+	}
+}
+
+// A patientMailer may take longer than others.
+type patientMailer struct{ *mailer }
+
+func (patientMailer) SendTimeout() time.Duration { return 10 * time.Minute }
+
+// A mail without confirmation has probably arrived. It is sent once more, much
+// later, and never again.
+func TestUnconfirmed(t *testing.T) {
+	for _, tt := range []struct {
+		kind  string
+		queue func(*fixture)
+		after time.Duration
+	}{
+		{"reset", func(f *fixture) { f.request(ann.Email) }, 30 * time.Minute},
+		{"public", func(f *fixture) { f.forgot(ann.Email) }, 30 * time.Minute},
+		{"notification", func(f *fixture) { f.redeem(ann) }, 12 * time.Hour},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, f *fixture) {
+				f.mailer.do = func(context.Context, int, reset.Message) error {
+					time.Sleep(10 * time.Second)
+					return fmt.Errorf("%w: timed out", reset.ErrUnconfirmed)
+				}
+				f.begin()
+				tt.queue(f)
+				pass(48 * time.Hour)
+				f.wantSent(2)
+				if got, want := f.mailer.at[1].Sub(f.mailer.at[0]), 10*time.Second+tt.after; got < want || got > want+pollSlack {
+					t.Errorf("sent once more after %v, want %v", got, want)
+				}
+				f.wantEvent("mail_unconfirmed", 2)
+				f.wantQueued(0)
+			})
+		})
+	}
+}
+
 // Revoke removes the mail of a request that waits for another attempt.
 func TestRevokeRemovesMail(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, f *fixture) {

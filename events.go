@@ -18,9 +18,11 @@ type event struct {
 var (
 	mailSent          = event{"mail_sent", slog.LevelInfo, "mail sent", mailAttrs}
 	passwordChanged   = event{"password_changed", slog.LevelInfo, "password changed", []string{"user"}}
+	mailerRecovered   = event{"mailer_recovered", slog.LevelInfo, "mail system is available again", []string{"since", "failures", "sent"}}
 	runElsewhere      = event{"run_elsewhere", slog.LevelInfo, "mail was queued, but Run has not been called in this process", nil}
 	mailExpired       = event{"mail_expired", slog.LevelWarn, "mail expired before it could be sent", mailAttrs}
 	mailUndeliverable = event{"mail_undeliverable", slog.LevelWarn, "mail cannot be delivered", mailAttrs}
+	mailUnconfirmed   = event{"mail_unconfirmed", slog.LevelWarn, "mail system did not confirm a mail, which may have arrived", mailAttrs}
 	overCap           = event{"over_cap", slog.LevelWarn, "public request dropped: the user has too many live requests", mailAttrs}
 	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
 	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter"}}
@@ -28,7 +30,10 @@ var (
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", nil}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
+	mailerThrottled   = event{"mailer_throttled", slog.LevelWarn, "mail system takes fewer messages at a time", []string{"limit", "error"}}
+	mailerFailing     = event{"mailer_failing", slog.LevelWarn, "mail system is still unavailable", []string{"since", "failures", "sent", "error"}}
 	mailFailed        = event{"mail_failed", slog.LevelError, "mail could not be sent and will be retried", mailAttrs}
+	mailerFailed      = event{"mailer_failed", slog.LevelError, "mail system is unavailable: mail waits", []string{"error"}}
 	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error"}}
 	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error"}}
 	leaseFailed       = event{"lease_failed", slog.LevelError, "leasing mail failed", []string{"error"}}
@@ -41,9 +46,10 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 
 // allEvents is what the documentation of Config.Logger lists.
 var allEvents = []event{
-	mailSent, passwordChanged, runElsewhere,
+	mailSent, passwordChanged, mailerRecovered, runElsewhere,
 	mailExpired, mailUndeliverable, overCap, revokedByUser, limiterFull, proxyUnknown, userAmbiguous, userMismatch, workersFew,
-	mailFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
+	mailUnconfirmed, mailerThrottled, mailerFailing,
+	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }
 
 // An eventLog writes events to the host's logger.

@@ -88,6 +88,7 @@ type Service struct {
 	events   eventLog
 	accounts accounts
 	mint     minter
+	breaker  *breaker
 	hashing  chan struct{} // holds a token for each HashPassword that runs
 	wake     chan struct{} // signals Run that mail is due
 
@@ -130,6 +131,7 @@ func New(cfg Config) (*Service, error) {
 		accounts:   accounts{cfg.Users, events},
 		mint:       minter{rand.Reader},
 		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		breaker:    newBreaker(events),
 		wake:       make(chan struct{}, 1),
 		proxyKnown: proxyKnown,
 	}, nil
