@@ -39,11 +39,13 @@
 //
 // # What the host must do
 //
-// Serve over https. End all sessions in [Users].SetPassword. Call
-// [Service.Revoke] when a password or an address was changed by other means.
+// Serve over https. Mount Pages where [Config.BaseURL] says. End all sessions in
+// [Users].SetPassword. Call [Service.Revoke] when a password or an address was
+// changed by other means.
 // Exempt the mount of Pages from the host's own CSRF middleware: a stricter
 // check is built in. Behind a proxy, set [Config.ClientIP] to [ClientIPBehind].
-// Keep the query of mailed links out of access logs, where it appears once.
+// Pass the responses of Pages on unchanged. Keep the query of mailed links out
+// of access logs, where it appears once.
 //
 // # Testing
 //

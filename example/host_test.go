@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +28,11 @@ const otherPassword = "a quite different passphrase"
 // start runs a host until the test ends or stop is called.
 func start(t *testing.T, args ...string) (h *host, stop func()) {
 	t.Helper()
+	return startLogging(t, t.Output(), args...)
+}
+
+func startLogging(t *testing.T, log io.Writer, args ...string) (h *host, stop func()) {
+	t.Helper()
 	o, err := parseFlags(append([]string{"-addr", "127.0.0.1:0"}, args...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +40,7 @@ func start(t *testing.T, args ...string) (h *host, stop func()) {
 	if o.db.name == "a temporary file" {
 		o.db = fileSource(filepath.Join(t.TempDir(), "demo.db"))
 	}
-	h, err = newHost(t.Context(), o, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	h, err = newHost(t.Context(), o, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +184,55 @@ func testJourney(t *testing.T, db string) {
 	want(t, "old password", laptop.login("alice@example.com", demoPassword), 403, "/login")
 	want(t, "new password", laptop.login("alice@example.com", otherPassword), 200, "/")
 	want(t, "the link again", stranger.get(link), 400, "/account/reset")
+}
+
+func TestHost(t *testing.T) { onEachDatabase(t, testHost) }
+
+func testHost(t *testing.T, db string) {
+	var logged lockedBuffer
+	h, _ := startLogging(t, &logged, "-db", db)
+	resettest.TestHost(t, h.server.Handler, resettest.Host{
+		Service: h.service,
+		BaseURL: h.base + "/account",
+		Mailbox: h.mailbox,
+		Logged:  logged.String,
+		SignUp: func(ctx context.Context, email, password string) error {
+			return h.users.signUp(ctx, "", email, password)
+		},
+		SignIn: func(ctx context.Context, client *http.Client, email, password string) (func(context.Context) (bool, error), error) {
+			b := &browser{t, h.base, client}
+			if at := b.login(email, password); at.path != "/" {
+				return nil, fmt.Errorf("login: %d at %s", at.status, at.path)
+			}
+			return func(context.Context) (bool, error) { return b.get("/sessions").path == "/sessions", nil }, nil
+		},
+		ChangePassword: func(ctx context.Context, email, old, password string) error {
+			b := newBrowser(t, h)
+			b.login(email, old)
+			if at := b.post("/password", "old", old, "password", password); at.status != http.StatusOK {
+				return fmt.Errorf("change password: %d at %s", at.status, at.path)
+			}
+			return nil
+		},
+	})
+}
+
+// A lockedBuffer is a buffer for many goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func TestContract(t *testing.T) { onEachDatabase(t, testContract) }

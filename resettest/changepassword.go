@@ -101,6 +101,13 @@ func withoutURL(err error) error {
 	return err
 }
 
+// once is do without following redirects.
+func (b *browser) once(r *http.Request) (*page, error) {
+	still := *b
+	still.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return still.do(r)
+}
+
 func (b *browser) get(ctx context.Context, address string) (*page, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // These tests are inside the package because a check that must fail runs
@@ -20,10 +21,12 @@ type mutant[S any] struct {
 }
 
 // A specimen is a suite with its mutants. check prepares a check of one mutant.
+// A check that waits runs in a bubble of synctest.
 type specimen[S, C any] struct {
 	sentences []sentence[C]
 	mutants   []mutant[S]
 	check     func(t testing.TB, fault S) C
+	waits     bool
 }
 
 // prove shows that every mutant is detected, and that no check is idle: each
@@ -47,9 +50,17 @@ func (s specimen[S, C]) prove(t *testing.T) {
 				}
 				detected := false
 				for range attempts {
-					r := &recorder{TB: t}
-					r.run(func() { checks[name](s.check(r, m.fault)) })
-					if detected = r.Failed(); detected {
+					run := func(t *testing.T) {
+						r := &recorder{TB: t}
+						r.run(func() { checks[name](s.check(r, m.fault)) })
+						detected = r.Failed()
+					}
+					if s.waits {
+						synctest.Test(t, run)
+					} else {
+						run(t)
+					}
+					if detected {
 						break
 					}
 				}

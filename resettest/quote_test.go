@@ -1,6 +1,7 @@
 package resettest
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -9,8 +10,8 @@ import (
 	"testing"
 )
 
-// A sentence that a suite quotes stands word for word in the doc comment of the
-// interface: an implementer can read every promise that the suite tests.
+// A sentence that a suite quotes stands word for word in a doc comment: an
+// implementer can read every promise that the suite tests.
 func TestQuotes(t *testing.T) {
 	for _, test := range []struct {
 		file, name string
@@ -20,8 +21,9 @@ func TestQuotes(t *testing.T) {
 		{"../limiter.go", "Limiter", quotes(limiterSentences())},
 		{"../mailer.go", "Mailer", quotes(mailerSentences())},
 		{"../users.go", "Users", quotes(usersSentences(UsersHost{Barred: []string{""}}))},
+		{"../reset.go", "", quotes(hostSentences(Host{ChangePassword: noChange}))},
 	} {
-		doc := interfaceDoc(t, test.file, test.name)
+		doc := docOf(t, test.file, test.name)
 		for _, quote := range test.quotes {
 			if quote == "" || !strings.Contains(doc, quote) {
 				t.Errorf("the doc comment of %s does not say %q", test.name, quote)
@@ -37,15 +39,21 @@ func quotes[T any](sentences []sentence[T]) (quotes []string) {
 	return quotes
 }
 
-// interfaceDoc returns the doc comments of an interface and its methods, with
-// single spaces between words.
-func interfaceDoc(t *testing.T, file, name string) string {
+func noChange(context.Context, string, string, string) error { return nil }
+
+// docOf returns the doc comments of an interface and its methods, or of the
+// package if name is "", with single spaces between words and without the
+// brackets of links.
+func docOf(t *testing.T, file, name string) string {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var doc strings.Builder
+	if name == "" {
+		doc.WriteString(parsed.Doc.Text())
+	}
 	for _, decl := range parsed.Decls {
 		decl, ok := decl.(*ast.GenDecl)
 		if !ok || decl.Tok != token.TYPE || decl.Specs[0].(*ast.TypeSpec).Name.Name != name {
@@ -56,5 +64,6 @@ func interfaceDoc(t *testing.T, file, name string) string {
 			doc.WriteString(method.Doc.Text())
 		}
 	}
-	return strings.Join(strings.Fields(doc.String()), " ")
+	words := strings.Fields(doc.String())
+	return strings.NewReplacer("[", "", "]", "").Replace(strings.Join(words, " "))
 }

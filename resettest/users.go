@@ -261,6 +261,7 @@ func (c *usersCheck) findOthers() {
 			{"straße-*@example.com", "strasse-*@example.com"},
 			{"mıke-*@example.com", "mike-*@example.com"},
 			{"æva-*@example.com", "aeva-*@example.com"},
+			{"よも-*@example.com", "ヨモ-*@example.com"},
 		}...)
 	}
 	for _, pair := range pairs {
