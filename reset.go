@@ -49,9 +49,10 @@
 //
 // # Testing
 //
-// Package resettest has a Store in memory and a Mailbox for the host's own
-// tests, as in the integration example of this package, and the suites that
-// implementations of the interfaces must pass. Public requests are mailed a
+// Package resettest has the suites TestUsers and TestHost, which report what a
+// host got wrong and how to change it; a Store in memory and a Mailbox for the
+// host's own tests, as in the integration example of this package; and suites
+// for implementations of the other interfaces. Public requests are mailed a
 // random time of up to 2 s later, on purpose: give Mailbox.Wait ten.
 //
 // # Compatibility

@@ -1,11 +1,18 @@
 // Package resettest has test suites for implementations of the interfaces of
 // package reset, and stand-ins for the tests of hosts.
 //
-// [TestStore], [TestStoreElsewhere], [TestLimiter] and [TestMailer] have a
-// subtest for each promise in the doc comment of an interface, and quote it when
-// it is broken. [MemStore] is a store and [Mailbox] a mailer, both in memory:
-// with them a host tests its wiring, from the form to the changed password,
-// without a database or a mail server. [FaultStore] makes a store fail.
+// Every host should run [TestUsers] on its reset.Users and [TestHost] on its
+// handler: they find the mistakes that stay silent until they hurt, such as a
+// SetPassword outside of the transaction, and say what to change.
+//
+// [TestStore], [TestStoreElsewhere], [TestLimiter] and [TestMailer] are for
+// implementations of the other interfaces. Each subtest tests one promise of a
+// doc comment, and quotes it when it is broken.
+//
+// [MemStore] is a store and [Mailbox] a mailer, both in memory: with them and
+// [ChangePassword] a host tests its wiring, from the form to the changed
+// password, without a database or a mail server. [FaultStore] makes a store
+// fail.
 package resettest
 
 import (
