@@ -9,7 +9,6 @@ import (
 
 var (
 	Members        = members
-	IsCommon       = isCommon
 	LinkActivation = linkActivation
 )
 

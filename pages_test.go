@@ -551,7 +551,7 @@ func refuseBreached(_ context.Context, _ reset.User, password string) error {
 	switch password {
 	case "breached password":
 		return &reset.PasswordError{Reason: "breached", Message: `Found in a "breach" <once>.`}
-	case "refused password":
+	case "refused grey herons":
 		return &reset.PasswordError{Reason: "refused"}
 	}
 	return nil
@@ -567,7 +567,7 @@ func TestPagesPasswords(t *testing.T) {
 		{"ann@example.com", say(t, "problem.password.address")},
 		{"nine grey\xffherons", say(t, "problem.password.invalid")},
 		{"nine grey\x00herons", say(t, "problem.password.invalid")},
-		{"refused password", say(t, "problem.password.refused")},
+		{"refused grey herons", say(t, "problem.password.refused")},
 		{"breached password", `Found in a "breach" <once>.`},
 	} {
 		w := b.submit("/reset", "check", check, "password", tt.password, "confirm", tt.password)

@@ -73,3 +73,27 @@ func TestMinPassword(t *testing.T) {
 		t.Errorf("15 characters: %v", err)
 	}
 }
+
+// Names of the service and of the user are easy to guess, whatever decorates
+// them.
+func TestPasswordNames(t *testing.T) {
+	user := reset.User{ID: "3", Email: "r.feldhaus84@lighthill.example", Name: "Ronja Wójcicka"}
+	f := newFixture(t, newHost(user), func(c *reset.Config) {
+		c.Brand.Name, c.BaseURL = "Harbour & Sons", "https://reset.quayside.example/account"
+	})
+	activation := f.activation(user)
+	for _, password := range []string{
+		"Harbour2026", "HARBOUR-SONS", "harboursons!", "Quayside99!", "quaysidequayside", "Lighthill2026",
+		"Wojcicka1984", "RonjaWójcicka", "ajnor.ajnor!", "feldhaus1", "rfeldhaus84!", "Feldhaus-Harbour",
+	} {
+		err := f.ChangePassword(t.Context(), activation, password)
+		var refused *reset.PasswordError
+		if !errors.As(err, &refused) || refused.Reason != "common" {
+			t.Errorf("%q: %v, want a *PasswordError for common", password, err)
+		}
+	}
+	const unrelated = "Ahlenburg1984"
+	if err := f.ChangePassword(t.Context(), activation, unrelated); err != nil {
+		t.Errorf("%q: %v", unrelated, err)
+	}
+}

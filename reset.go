@@ -301,7 +301,7 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 
 // redeem is ChangePassword for what find has returned.
 func (s *Service) redeem(ctx context.Context, a Activation, user User, newPassword string) error {
-	if err := checkPassword(user, newPassword, s.cfg.MinPassword); err != nil {
+	if err := checkPassword(user, newPassword, s.cfg.MinPassword, s.cfg.Brand.Name, withoutTopLevel(s.base.Hostname())); err != nil {
 		return err
 	}
 	if s.cfg.CheckPassword != nil {

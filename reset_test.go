@@ -516,14 +516,14 @@ func TestChangePassword(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, f *fixture) {
 				activation := tt.spoil(f, f.activation(ann))
 				_, hashed, _ := f.host.calls()
-				err := f.ChangePassword(t.Context(), activation, "a password of ann")
+				err := f.ChangePassword(t.Context(), activation, "seven old clocks")
 				if !errors.Is(err, tt.want) {
 					t.Errorf("ChangePassword = %v, want %v", err, tt.want)
 				}
 				if _, hashes, _ := f.host.calls(); tt.want != nil && f.host.onSet == nil && hashes != hashed {
 					t.Error("the password was hashed")
 				}
-				if changed := f.host.password(ann.ID) == "a password of ann"; changed != (tt.want == nil) {
+				if changed := f.host.password(ann.ID) == "seven old clocks"; changed != (tt.want == nil) {
 					t.Errorf("the password was set: %t", changed)
 				}
 			})
@@ -636,7 +636,7 @@ func TestNoSecretsInStore(t *testing.T) {
 		secret("answered to "+u.Name, activation)
 		secret("mailed to "+u.Name, activationOf(t, m))
 	}
-	const password, refused = "canary password 7", "canary"
+	const password, refused = "canary 7 grey herons", "canary"
 	secrets["password"], secrets["hash"] = password, hashPrefix+password
 	if err := f.ChangePassword(t.Context(), secrets["mailed to "+ann.Name], refused); err == nil {
 		t.Error("a short password was accepted")

@@ -347,10 +347,10 @@ func (c *crash) goesOn(service *reset.Service, user string) {
 		c.Errorf("RequestReset in the end: %v", err)
 		return
 	}
-	if err := service.ChangePassword(c.Context(), activation, "in the end"); err != nil {
+	if err := service.ChangePassword(c.Context(), activation, "in the end it works"); err != nil {
 		c.Errorf("ChangePassword in the end: %v", err)
 	}
-	if hash, _ := c.h.users.state(c, user); hash != hashOf("in the end") {
+	if hash, _ := c.h.users.state(c, user); hash != hashOf("in the end it works") {
 		c.Errorf("in the end %s has the password %q", user, hash)
 	}
 }

@@ -1,0 +1,4 @@
+package guess
+
+// WordList is the embedded file.
+var WordList = wordList
