@@ -226,45 +226,41 @@ func createSchemaAtOnce(t *testing.T, db *bun.DB) {
 	wg.Wait()
 }
 
-// A made-up second version, on a database of the first and after an attempt
-// that has failed half-way.
+// A database of version 1 has rows, and a migration that failed half-way.
 func TestMigration(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
-		db := s.open(t, 10)
-		store := newStore(t, db, storebun.Options{})
-		if err := store.Enqueue(t.Context(), publicRequest(1)); err != nil {
-			t.Fatal(err)
-		}
+		db := s.empty(t, 10)
 		schema, err := sqlstore.SchemaOf(db.Dialect().Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		const create = "CREATE TABLE IF NOT EXISTS reset_more (id INTEGER NOT NULL PRIMARY KEY)"
-		broken := append(slices.Clone(schema), []string{create, "SYNTAX ERROR"})
-		if err := broken.Create(t.Context(), db); err == nil {
-			t.Errorf("a migration with an error succeeded")
+		if err := schema[:1].Create(t.Context(), db); err != nil {
+			t.Fatal(err)
 		}
-		if err := schema.Check(t.Context(), db); err != nil {
-			t.Errorf("after a migration that failed: %v", err)
+		a, expires := activation(1, "a"), start.Add(time.Hour).UnixMilli()
+		mustExec(t, db, "INSERT INTO reset_activations VALUES (?, ?, ?, ?, ?, NULL)", a.Hash[:], a.Request[:], []byte("a"), []byte(a.Email), expires)
+		for n, kind := range []string{"reset", "notice"} {
+			mail := id(1 + n)
+			mustExec(t, db, "INSERT INTO reset_mails VALUES (?, ?, ?, ?, NULL, NULL, ?, ?, 2, NULL)", mail[:], []byte(kind), []byte("a"), []byte(a.Email), start.UnixMilli()+int64(n), expires)
 		}
-		version2 := append(slices.Clone(schema), []string{create, "ALTER TABLE reset_mails ADD COLUMN brand INTEGER"})
-		var wg sync.WaitGroup
-		for range 5 {
-			wg.Go(func() {
-				if err := version2.Create(t.Context(), db); err != nil {
-					t.Errorf("migration: %v", err)
-				}
-			})
+		mustExec(t, db, "INSERT INTO reset_locks VALUES (?, NULL, 0, ?)", []byte("a"), expires)
+		for n := range len(schema[1]) {
+			broken := slices.Concat(schema[:1], [][]string{append(slices.Clone(schema[1][:n]), "SYNTAX ERROR")})
+			if err := broken.Create(t.Context(), db); err == nil {
+				t.Errorf("a migration with an error succeeded")
+			}
 		}
-		wg.Wait()
-		if err := version2.Check(t.Context(), db); err != nil {
-			t.Errorf("after the migration: %v", err)
+		createSchemaAtOnce(t, db)
+		store := newStore(t, db, storebun.Options{})
+		mails, err := store.Lease(t.Context(), start.Add(time.Second), start.Add(time.Minute), 9)
+		if err != nil || len(mails) != 2 || mails[0].Kind != reset.MailReset || mails[1].Kind != reset.MailNotification || mails[1].Attempts != 3 {
+			t.Errorf("Lease after the migration: %+v, %v", mails, err)
 		}
-		if got := count(t, db, "SELECT COUNT(*) FROM reset_mails WHERE brand IS NULL"); got != 1 {
-			t.Errorf("%d mails are there after the migration, want 1", got)
+		if got, err := store.Find(t.Context(), start, a.Hash); err != nil || got != a {
+			t.Errorf("Find after the migration: got %+v, %v, want %+v", got, err, a)
 		}
-		if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), "newer release") {
-			t.Errorf("New of the older release: %v", err)
+		if err := store.Redeem(t.Context(), start, a, notification(3, "a"), func(context.Context) error { return nil }); err != nil {
+			t.Errorf("Redeem after the migration: %v", err)
 		}
 	})
 }
@@ -295,7 +291,7 @@ func TestNewRefuses(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		tests := []struct{ name, spoil, want string }{
 			{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
-			{"newer", "UPDATE reset_schema SET version = 2", "newer release"},
+			{"newer", "UPDATE reset_schema SET version = 3", "newer release"},
 			{"a table missing", "DROP TABLE reset_locks", "can't be written to"},
 		}
 		switch s.name {

@@ -408,7 +408,7 @@ func TestSettleMeetsLease(t *testing.T) {
 	if err != nil || len(mails) != 1 {
 		t.Fatalf("Lease: %d mails, %v", len(mails), err)
 	}
-	hook := holdQuery("SELECT user_id FROM reset_mails WHERE id")
+	hook := holdQuery("SELECT user_id FROM reset_mails")
 	slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 	settle := begin(func() error {
 		return slow.Settle(t.Context(), []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease}})

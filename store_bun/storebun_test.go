@@ -1,6 +1,7 @@
 package storebun_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -110,9 +111,9 @@ func id(n int) (id reset.ID) {
 	return id
 }
 
-func (h *host) exec(query string) {
+func (h *host) exec(query string, args ...any) {
 	h.Helper()
-	if _, err := h.db.ExecContext(h.Context(), query); err != nil {
+	if _, err := h.db.ExecContext(h.Context(), query, args...); err != nil {
 		h.Fatal(err)
 	}
 }
@@ -310,8 +311,8 @@ func TestNewRefuses(t *testing.T) {
 		name, spoil, want string
 	}{
 		{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
-		{"no version", "DELETE FROM reset_schema", "version 0, not 1"},
-		{"newer", "UPDATE reset_schema SET version = 2", "newer release"},
+		{"no version", "DELETE FROM reset_schema", "version 0, not 2"},
+		{"newer", "UPDATE reset_schema SET version = 3", "newer release"},
 		{"a table missing", "DROP TABLE reset_locks", "no such table"},
 		{"read-only", "PRAGMA query_only = 1", "readonly database"},
 	} {
@@ -344,42 +345,59 @@ func TestCreateSchemaAtOnce(t *testing.T) {
 	newStore(t, db, storebun.Options{})
 }
 
-// A made-up second version, on a database that has records of the first.
+// Version 1 called notifications "notice" and knew no realms.
 func TestMigration(t *testing.T) {
-	h := newHost(t, wal, 0)
+	db := openFile(t, wal)
 	schema, err := sqlstore.SchemaOf(dialect.SQLite)
 	if err != nil {
 		t.Fatal(err)
 	}
-	version2 := append(slices.Clone(schema), []string{
-		"ALTER TABLE reset_mails ADD COLUMN brand BLOB",
-		"CREATE INDEX reset_mails_brand ON reset_mails (brand)",
-	})
-	if err := version2.Check(t.Context(), h.db); err == nil || !strings.Contains(err.Error(), "version 1, not 2") {
-		t.Errorf("Check before the migration: %v", err)
+	if err := schema[:1].Create(t.Context(), db); err != nil {
+		t.Fatal(err)
 	}
-	broken := append(slices.Clone(schema), []string{version2[1][0], "SYNTAX ERROR"})
-	if err := broken.Create(t.Context(), h.db); err == nil {
+	h := &host{T: t, db: db}
+	expires := start.Add(time.Hour).UnixMilli()
+	h.exec("INSERT INTO reset_activations VALUES (?, ?, ?, ?, ?, NULL)", bytes.Repeat([]byte{1}, 32), id(1), []byte("a"), []byte("a@example.com"), expires)
+	for i, kind := range []string{"reset", "notice"} {
+		h.exec("INSERT INTO reset_mails VALUES (?, ?, ?, ?, NULL, NULL, ?, ?, 2, NULL)", id(1+i), []byte(kind), []byte("a"), []byte("a@example.com"), start.UnixMilli()+int64(i), expires)
+	}
+	h.exec("INSERT INTO reset_locks VALUES (?, NULL, 0, ?)", []byte("a"), expires)
+
+	if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), "version 1, not 2") {
+		t.Errorf("New before the migration: %v", err)
+	}
+	broken := slices.Concat(schema[:1], [][]string{{schema[1][0], "SYNTAX ERROR"}})
+	if err := broken.Create(t.Context(), db); err == nil {
 		t.Errorf("a migration with an error succeeded")
 	}
 	var wg sync.WaitGroup
-	for range 5 { // after the broken one nothing is left that would be in the way
+	for range 5 { // nothing is left of the broken one
 		wg.Go(func() {
-			if err := version2.Create(t.Context(), h.db); err != nil {
-				t.Errorf("migration: %v", err)
+			if err := storebun.CreateSchema(t.Context(), db); err != nil {
+				t.Errorf("CreateSchema: %v", err)
 			}
 		})
 	}
 	wg.Wait()
-	if err := version2.Check(t.Context(), h.db); err != nil {
-		t.Errorf("Check after the migration: %v", err)
+	s, err := storebun.New(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.exec("UPDATE reset_mails SET brand = x'00'")
-	if _, err := h.store.Find(t.Context(), start, h.activation.Hash); err != nil {
-		t.Errorf("Find after the migration: %v", err)
+	mails, err := s.Lease(t.Context(), start.Add(time.Second), start.Add(time.Minute), 9)
+	if err != nil || len(mails) != 2 || mails[0].Kind != reset.MailReset || mails[1].Kind != reset.MailNotification || mails[1].Attempts != 3 {
+		t.Errorf("Lease after the migration: %+v, %v", mails, err)
 	}
-	if _, err := storebun.New(t.Context(), h.db); err == nil || !strings.Contains(err.Error(), "newer release") {
-		t.Errorf("New of the older release: %v", err)
+	a, err := s.Find(t.Context(), start, reset.Hash(bytes.Repeat([]byte{1}, 32)))
+	if err != nil || a.UserID != "a" {
+		t.Errorf("Find after the migration: %+v, %v", a, err)
+	}
+	notification := reset.Mail{ID: id(9), Kind: reset.MailNotification, UserID: "a", Due: start, Expires: start.Add(time.Hour)}
+	if err := s.Redeem(t.Context(), start, a, notification, func(context.Context) error { return nil }); err != nil {
+		t.Errorf("Redeem after the migration: %v", err)
+	}
+	h.exec("UPDATE reset_schema SET version = 3")
+	if err := storebun.CreateSchema(t.Context(), db); err == nil || !strings.Contains(err.Error(), "version 3") {
+		t.Errorf("CreateSchema of the older release: %v", err)
 	}
 }
 
@@ -396,14 +414,14 @@ func TestDDL(t *testing.T) {
 		t.Errorf("New on what DDL creates: %v", err)
 	}
 	for _, name := range []dialect.Name{dialect.PG, dialect.MySQL} {
-		if text, err := storebun.DDL(name, 0); err != nil || strings.Count(text, "CREATE TABLE") != 4 {
+		if text, err := storebun.DDL(name, 0); err != nil || strings.Count(text, "CREATE TABLE") != 5 {
 			t.Errorf("DDL(%v, 0): %v, %s", name, err, text)
 		}
-		if text, err := storebun.DDL(name, 1); err != nil || text != "" {
-			t.Errorf("DDL(%v, 1): %v, %s, want nothing", name, err, text)
+		if text, err := storebun.DDL(name, 2); err != nil || text != "" {
+			t.Errorf("DDL(%v, 2): %v, %s, want nothing", name, err, text)
 		}
 	}
-	for _, from := range []int{-1, 2} {
+	for _, from := range []int{-1, 3} {
 		if _, err := storebun.DDL(dialect.SQLite, from); err == nil {
 			t.Errorf("DDL from version %d succeeded", from)
 		}

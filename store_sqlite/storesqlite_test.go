@@ -357,7 +357,7 @@ func TestVerdictsShareTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	insert := func(ctx context.Context, c sqlstore.Conn) error {
-		_, err := c.ExecContext(ctx, "INSERT INTO reset_locks VALUES (randomblob(9), NULL, 0, 0)")
+		_, err := c.ExecContext(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (randomblob(9), 0, 0)")
 		return err
 	}
 	refuse := func(context.Context, sqlstore.Conn) error { return &reset.LimitError{} }
@@ -380,7 +380,7 @@ func TestBatchLeavesOutWhoHasLeft(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	insert := func(n int) sqlstore.Op {
 		return func(ctx context.Context, c sqlstore.Conn) error {
-			_, err := c.ExecContext(ctx, "INSERT INTO reset_locks VALUES (?, NULL, 0, 0)", []byte{byte(n)})
+			_, err := c.ExecContext(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (?, 0, 0)", []byte{byte(n)})
 			return err
 		}
 	}

@@ -32,17 +32,19 @@ type Dialect struct {
 
 	// lock makes other transactions that lock the user wait for the end of
 	// this one. until is when the lock row may be purged at the earliest.
-	lock func(ctx context.Context, d *Dialect, c Conn, userID string, until time.Time) error
-	// onConflict follows the INSERT of a lock row and writes the row that is
-	// there already.
-	onConflict string
+	lock func(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error
+	// writeLock inserts a lock row, with the arguments realm, user and expires,
+	// or writes the row that is there already. It changes the row in any case:
+	// a cluster of several writable nodes replicates no write that leaves a row
+	// as it was, and so would not notice that two nodes lock the same user.
+	writeLock  string
 	forUpdate  string // follows a SELECT and locks its rows
 	skipLocked string // the same, without those that are locked
 
 	// dueMails follows the columns in a SELECT of the first n mails that are
-	// due at now and have not expired, with the arguments now, now and n. Of
-	// expired mails, of which there are many after an outage, it reads no more
-	// than the index.
+	// due at now and have not expired, with the arguments realm, now, now and n.
+	// Of expired mails, of which there are many after an outage, it reads no
+	// more than the index.
 	dueMails string
 	// byUser names a table for a statement about one user.
 	byUser func(table string) string
@@ -103,11 +105,13 @@ func anyError(err error, f func(error) bool) bool {
 // lockByRow is lock where transactions overlap: a row that is there to be
 // written keeps the cap at every isolation level, while SELECT ... FOR UPDATE
 // can't lock the rows that are not there yet.
-func lockByRow(ctx context.Context, d *Dialect, c Conn, userID string, until time.Time) error {
-	return exec(ctx, c,
-		`INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (?, 0, ?) `+d.onConflict,
-		text(userID), until.UnixMilli())
+func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error {
+	return exec(ctx, c, s.dialect.writeLock, s.realm, text(userID), until.UnixMilli())
 }
+
+const insertLock = `INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (?, ?, 0, ?)`
+
+func never(error) bool { return false }
 
 // Without hints, a planner finds a user's rows by itself.
 func plainTable(table string) string  { return table }

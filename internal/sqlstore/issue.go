@@ -27,20 +27,20 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a reset.Activa
 			return err
 		}
 	}
-	if err := checkCap(ctx, c, now, a, max); err != nil {
+	if err := s.checkCap(ctx, c, now, a, max); err != nil {
 		return err
 	}
 	err := exec(ctx, c,
-		`INSERT INTO reset_activations (hash, request, user_id, email, expires) VALUES (?, ?, ?, ?, ?)`,
-		a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli())
+		`INSERT INTO reset_activations (realm, hash, request, user_id, email, expires) VALUES (?, ?, ?, ?, ?, ?)`,
+		s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli())
 	switch {
 	case err != nil || m == nil:
 		return err
 	case leased:
-		return exec(ctx, c, `UPDATE reset_mails SET user_id = ?, due = ? WHERE id = ?`,
-			text(a.UserID), m.Due.UnixMilli(), m.ID[:])
+		return exec(ctx, c, `UPDATE reset_mails SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
+			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	default:
-		return insertMail(ctx, c, *m)
+		return s.insertMail(ctx, c, *m)
 	}
 }
 
@@ -49,8 +49,8 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a reset.Activa
 // whose values stay the same.
 func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) error {
 	held, err := exists(ctx, c,
-		`SELECT id FROM reset_mails WHERE id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`+s.dialect.forUpdate,
-		m.ID[:], m.Lease[:], text(string(reset.MailReset)), text(userID))
+		`SELECT id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`+s.dialect.forUpdate,
+		s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), text(userID))
 	if err == nil && !held {
 		return reset.ErrGone
 	}
@@ -59,7 +59,7 @@ func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) e
 
 // checkCap returns a *LimitError if a would be one request too many. Claimed
 // activations count, since they may be given back.
-func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int) error {
+func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int) error {
 	var ends []int64 // of the requests that count, in order
 	joins := false
 	err := each(ctx, c, func(r *sql.Rows) error {
@@ -72,9 +72,9 @@ func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, ma
 		ends = append(ends, expires)
 		joins = joins || live && bytes.Equal(request, a.Request[:])
 		return nil
-	}, `SELECT request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE user_id = ? AND expires > ?
-		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2`,
-		text(a.UserID), now.UnixMilli(), text(a.UserID), now.UnixMilli())
+	}, `SELECT request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
+		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2`,
+		s.realm, text(a.UserID), now.UnixMilli(), s.realm, text(a.UserID), now.UnixMilli())
 	if err != nil || joins || len(ends) < max {
 		return err
 	}
@@ -83,7 +83,7 @@ func checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, ma
 	return &reset.LimitError{RetryAfter: time.Duration(wait) * time.Millisecond}
 }
 
-func find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activation, error) {
+func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activation, error) {
 	a := reset.Activation{Hash: h}
 	found := false
 	err := each(ctx, c, func(r *sql.Rows) error {
@@ -96,8 +96,8 @@ func find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activ
 		copy(a.Request[:], request)
 		a.UserID, a.Email, a.Expires = string(userID), string(email), fromMillis(expires)
 		return nil
-	}, `SELECT request, user_id, email, expires FROM reset_activations WHERE hash = ? AND expires > ? AND claim IS NULL`,
-		h[:], now.UnixMilli())
+	}, `SELECT request, user_id, email, expires FROM reset_activations WHERE realm = ? AND hash = ? AND expires > ? AND claim IS NULL`,
+		s.realm, h[:], now.UnixMilli())
 	if err == nil && !found {
 		err = reset.ErrInvalidActivation
 	}
@@ -116,8 +116,8 @@ func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
 
 // removeAll removes a user's activations and reset mails.
 func (s *Store) removeAll(ctx context.Context, c Conn, userID string) error {
-	if err := exec(ctx, c, s.dialect.deleteByUser("reset_activations")+` WHERE user_id = ?`, text(userID)); err != nil {
+	if err := exec(ctx, c, s.dialect.deleteByUser("reset_activations")+` WHERE realm = ? AND user_id = ?`, s.realm, text(userID)); err != nil {
 		return err
 	}
-	return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE user_id = ? AND kind = ?`, text(userID), text(string(reset.MailReset)))
+	return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND kind = ?`, s.realm, text(userID), text(string(reset.MailReset)))
 }

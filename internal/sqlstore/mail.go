@@ -11,7 +11,7 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-func insertMail(ctx context.Context, c Conn, m reset.Mail) error {
+func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 	if m.UserID != "" {
 		if err := checkUserID(m.UserID); err != nil {
 			return err
@@ -21,13 +21,13 @@ func insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 		return err
 	}
 	return exec(ctx, c,
-		`INSERT INTO reset_mails (id, kind, user_id, email, name, locale, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
+		`INSERT INTO reset_mails (realm, id, kind, user_id, email, name, locale, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.realm, m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
 		m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
 }
 
 func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
-	return exists(ctx, c, `SELECT id`+s.dialect.dueMails, now.UnixMilli(), now.UnixMilli(), 1)
+	return exists(ctx, c, `SELECT id`+s.dialect.dueMails, s.realm, now.UnixMilli(), now.UnixMilli(), 1)
 }
 
 func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) ([]reset.Mail, error) {
@@ -45,7 +45,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 		mails = append(mails, m)
 		return nil
 	}, `SELECT id, kind, user_id, email, name, locale, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
-		now.UnixMilli(), now.UnixMilli(), n)
+		s.realm, now.UnixMilli(), now.UnixMilli(), n)
 	if err != nil || len(mails) == 0 {
 		return nil, err
 	}
@@ -77,12 +77,12 @@ func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any
 
 // settleOne is Settle for one mail.
 func settleOne(ctx context.Context, s *Store, done reset.Settlement) error {
-	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return settle(ctx, c, done) })
+	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return s.settle(ctx, c, done) })
 }
 
-func settle(ctx context.Context, c Conn, d reset.Settlement) error {
+func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
 	if d.Retry.IsZero() {
-		return exec(ctx, c, `DELETE FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+		return exec(ctx, c, `DELETE FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	}
 	set := `due = ?, lease = NULL`
 	switch {
@@ -91,12 +91,12 @@ func settle(ctx context.Context, c Conn, d reset.Settlement) error {
 	case d.Unspent:
 		set += `, attempts = attempts - 1`
 	}
-	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE id = ? AND lease = ?`, d.Retry.UnixMilli(), d.Mail[:], d.Lease[:])
+	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, d.Retry.UnixMilli(), s.realm, d.Mail[:], d.Lease[:])
 }
 
-func settleEach(ctx context.Context, _ *Store, c Conn, done []reset.Settlement) error {
+func settleEach(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {
 	for _, d := range slices.SortedFunc(slices.Values(done), byMail) {
-		if err := settle(ctx, c, d); err != nil {
+		if err := s.settle(ctx, c, d); err != nil {
 			return err
 		}
 	}
@@ -110,7 +110,7 @@ func byMail(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[
 func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {
 	users := make(map[string]bool)
 	for _, d := range done {
-		user, err := userOf(ctx, c, d)
+		user, err := s.userOf(ctx, c, d)
 		if err != nil {
 			return err
 		}
@@ -127,8 +127,8 @@ func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement
 
 // userOf returns the user a mail is bound to, or nil. That changes only under
 // the mail's lease.
-func userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
+func (s *Store) userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
 	err = each(ctx, c, func(r *sql.Rows) error { return r.Scan(&user) },
-		`SELECT user_id FROM reset_mails WHERE id = ? AND lease = ?`, d.Mail[:], d.Lease[:])
+		`SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	return user, err
 }

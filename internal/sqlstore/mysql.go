@@ -40,11 +40,11 @@ var mysql = &Dialect{
 	commit:     commitInTime,
 	busy:       mysqlBusy,
 	lock:       lockByRow,
-	onConflict: `ON DUPLICATE KEY UPDATE claim_until = claim_until`,
+	writeLock:  insertLock + ` ON DUPLICATE KEY UPDATE written = written + 1`,
 	forUpdate:  ` FOR UPDATE`,
 	skipLocked: ` FOR UPDATE SKIP LOCKED`,
 	// Through another index it would lock every mail that is due, and hide them from other processes.
-	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE realm = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
 	byUser:       forceUserIndex,
 	deleteByUser: func(table string) string { return "DELETE " + table + " FROM " + forceUserIndex(table) }, // the form that takes a hint
 	// MySQL scans a small table for a list of keys and then waits for rows of
@@ -59,21 +59,27 @@ var mysql = &Dialect{
 	probe:       probeMySQL,
 }
 
-// mysqlBusy knows go-sql-driver's *MySQLError, whose number is a field.
+// mysqlBusy also recognises a node of a cluster that refuses a COMMIT because
+// another node has changed the same rows: it reports a deadlock.
 func mysqlBusy(err error) bool {
-	v := reflect.Indirect(reflect.ValueOf(err))
-	if v.Kind() != reflect.Struct {
-		return false
-	}
-	number := v.FieldByName("Number")
-	if !number.IsValid() || !number.CanUint() {
-		return false
-	}
-	switch number.Uint() {
+	switch mysqlNumber(err) {
 	case 1213, 1205, 1020: // deadlock, lock wait timeout, record has changed
 		return true
 	}
 	return false
+}
+
+// mysqlNumber knows go-sql-driver's *MySQLError, whose number is a field.
+func mysqlNumber(err error) uint64 {
+	v := reflect.Indirect(reflect.ValueOf(err))
+	if v.Kind() != reflect.Struct {
+		return 0
+	}
+	number := v.FieldByName("Number")
+	if !number.IsValid() || !number.CanUint() {
+		return 0
+	}
+	return number.Uint()
 }
 
 func forceUserIndex(table string) string { return table + " FORCE INDEX (" + table + "_user)" }
@@ -84,21 +90,21 @@ func settleOneInnoDB(ctx context.Context, s *Store, done reset.Settlement) error
 		return settleOne(ctx, s, done)
 	}
 	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
-		user, err := userOf(ctx, c, done)
+		user, err := s.userOf(ctx, c, done)
 		if err != nil {
 			return err
 		}
 		if user == nil {
-			return settle(ctx, c, done)
+			return s.settle(ctx, c, done)
 		}
-		return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE user_id = ? AND id = ? AND lease = ?`, user, done.Mail[:], done.Lease[:])
+		return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND id = ? AND lease = ?`, s.realm, user, done.Mail[:], done.Lease[:])
 	})
 }
 
 // purgeInnoDB locks each row through the index of users before it removes any.
 func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (removed int, err error) {
 	for _, t := range tables {
-		passed := make(map[string]bool) // the keys of rows that others had locked
+		passed := make(map[string]bool) // rows that others had locked
 		for more := true; more && removed < n; {
 			limit := n - removed + len(passed)
 			rows, err := t.expired(ctx, c, now, limit, "")
@@ -106,7 +112,7 @@ func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (r
 				return 0, err
 			}
 			more = len(rows) == limit
-			rows = slices.DeleteFunc(rows, func(r row) bool { return passed[string(r.key)] })
+			rows = slices.DeleteFunc(rows, func(r row) bool { return passed[r.id()] })
 			if len(rows) > n-removed { // some that were passed over are gone
 				rows, more = rows[:n-removed], true
 			}
@@ -124,11 +130,13 @@ func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (r
 }
 
 // lockRows returns the rows that nobody else has locked or changed meanwhile,
-// and adds the keys of the others to passed.
+// and adds the others to passed.
 func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, rows []row, passed map[string]bool) (free []row, err error) {
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(bytes.Compare(a.user, b.user), bytes.Compare(a.key, b.key)) })
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(bytes.Compare(a.realm, b.realm), bytes.Compare(a.user, b.user), bytes.Compare(a.key, b.key))
+	})
 	for _, r := range rows {
-		from, where, args := t.name, ` WHERE expires <= ? AND `+t.key+` = ?`, []any{now.UnixMilli(), r.key}
+		from, where, args := t.name, ` WHERE expires <= ? AND realm = ? AND `+t.key+` = ?`, []any{now.UnixMilli(), r.realm, r.key}
 		if r.user != nil && t.name != locksTable {
 			from, where, args = s.dialect.byUser(t.name), where+` AND user_id = ?`, append(args, r.user)
 		}
@@ -139,7 +147,7 @@ func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, ro
 		if locked {
 			free = append(free, r)
 		} else {
-			passed[string(r.key)] = true
+			passed[r.id()] = true
 		}
 	}
 	return free, nil
@@ -151,7 +159,7 @@ func lockName(database string) string {
 	return fmt.Sprintf("reset_schema.%x", sum[:16])
 }
 
-func createMySQL(ctx context.Context, _ *Dialect, conn bun.Conn, s Schema) error {
+func createMySQL(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
 	var database sql.NullString
 	if err := conn.QueryRowContext(ctx, `SELECT DATABASE()`).Scan(&database); err != nil {
 		return err
@@ -165,7 +173,16 @@ func createMySQL(ctx context.Context, _ *Dialect, conn bun.Conn, s Schema) error
 		return errors.New("another process has been creating the schema for a minute")
 	}
 	defer func() { _ = exec(context.WithoutCancel(ctx), conn, `DO RELEASE_LOCK(?)`, name) }()
-	return s.create(ctx, conn)
+	applied := func(err error) bool {
+		return anyError(err, func(err error) bool {
+			switch mysqlNumber(err) {
+			case 1060, 1062: // duplicate column; duplicate key, of the version
+				return true
+			}
+			return false
+		})
+	}
+	return d.Retry(ctx, func() error { return s.create(ctx, conn, applied) })
 }
 
 func probeMySQL(ctx context.Context, c Conn) error {

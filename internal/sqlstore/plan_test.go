@@ -117,7 +117,7 @@ func TestPlans(t *testing.T) {
 				t.Errorf("%s\n%s", query, step)
 			}
 		}
-		if strings.Contains(query, "due <=") && !slices.Contains(plan, "SEARCH reset_mails USING COVERING INDEX reset_mails_due (due<?)") {
+		if strings.Contains(query, "due <=") && !slices.Contains(plan, "SEARCH reset_mails USING COVERING INDEX reset_mails_due (realm=? AND due<?)") {
 			t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
 		}
 	}

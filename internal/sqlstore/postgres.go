@@ -14,10 +14,10 @@ var postgres = &Dialect{
 	commit:       commitInTime,
 	busy:         postgresBusy,
 	lock:         lockByRow,
-	onConflict:   `ON CONFLICT (user_id) DO UPDATE SET claim_until = reset_locks.claim_until`,
+	writeLock:    insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	forUpdate:    ` FOR UPDATE`,
 	skipLocked:   ` FOR UPDATE SKIP LOCKED`,
-	dueMails:     ` FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	maxKeys:      1000,
@@ -50,6 +50,6 @@ func createPostgres(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) er
 		if err := exec(ctx, tx, `SELECT pg_advisory_xact_lock(?)`, advisoryLock); err != nil {
 			return err
 		}
-		return s.create(ctx, tx)
+		return s.create(ctx, tx, never)
 	})
 }

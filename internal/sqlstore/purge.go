@@ -3,6 +3,9 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -12,27 +15,36 @@ type table struct{ name, key string }
 const locksTable = "reset_locks"
 
 // tables is in the order in which Revoke locks them.
-var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {"reset_mails", "id"}}
+var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {"reset_mails", "id"}, {"reset_sent", "mail"}}
 
 // A row has expired.
-type row struct{ key, user []byte }
+type row struct{ realm, key, user []byte }
+
+// id identifies a row of one table.
+func (r row) id() string { return fmt.Sprintf("%q %q", r.realm, r.key) }
 
 func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock string) (rows []row, err error) {
 	err = each(ctx, c, func(r *sql.Rows) error {
 		var found row
-		err := r.Scan(&found.key, &found.user)
+		err := r.Scan(&found.realm, &found.key, &found.user)
 		rows = append(rows, found)
 		return err
-	}, `SELECT `+t.key+`, user_id FROM `+t.name+` WHERE expires <= ? ORDER BY expires LIMIT ?`+lock, now.UnixMilli(), n)
+	}, `SELECT realm, `+t.key+`, user_id FROM `+t.name+` WHERE expires <= ? ORDER BY expires LIMIT ?`+lock, now.UnixMilli(), n)
 	return rows, err
 }
 
 func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
-	keys := make([]any, len(rows))
-	for i, r := range rows {
-		keys[i] = r.key
+	keys := make(map[string][]any) // by realm
+	for _, r := range rows {
+		keys[string(r.realm)] = append(keys[string(r.realm)], r.key)
 	}
-	return s.execByKeys(ctx, c, `DELETE FROM `+t.name+` WHERE `+t.key+` IN `, keys)
+	for _, realm := range slices.Sorted(maps.Keys(keys)) {
+		err := s.execByKeys(ctx, c, `DELETE FROM `+t.name+` WHERE realm = ? AND `+t.key+` IN `, keys[realm], []byte(realm))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // purgeUnlocked passes over rows that are locked: they are about to be removed,

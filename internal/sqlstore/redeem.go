@@ -48,24 +48,38 @@ func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activati
 	if err := s.lock(ctx, c, a.UserID, now); err != nil {
 		return err
 	}
-	if err := checkLive(ctx, c, now, a); err != nil {
+	err := writeOneActivation(ctx, c, s.dialect.deleteByUser("reset_activations")+whereLive,
+		s.realm, text(a.UserID), a.Hash[:], now.UnixMilli())
+	if err != nil {
 		return err
 	}
 	if err := s.removeAll(ctx, c, a.UserID); err != nil {
 		return err
 	}
-	return insertMail(ctx, c, notification)
+	return s.insertMail(ctx, c, notification)
 }
 
-// checkLive returns ErrInvalidActivation for what can't be redeemed.
-func checkLive(ctx context.Context, c Conn, now time.Time, a reset.Activation) error {
-	live, err := exists(ctx, c,
-		`SELECT hash FROM reset_activations WHERE hash = ? AND user_id = ? AND expires > ? AND claim IS NULL`,
-		a.Hash[:], text(a.UserID), now.UnixMilli())
-	if err == nil && !live {
-		return reset.ErrInvalidActivation
+// whereLive finds the live activation with a hash, through the index of users.
+const whereLive = ` WHERE realm = ? AND user_id = ? AND hash = ? AND expires > ? AND claim IS NULL`
+
+// writeOneActivation returns ErrInvalidActivation unless query changes a row. A
+// row that is changed, and counted, is certainly there, whatever the isolation
+// level and however many nodes of a cluster take writes.
+func writeOneActivation(ctx context.Context, c Conn, query string, args ...any) error {
+	result, err := c.ExecContext(ctx, query, args...)
+	if err != nil {
+		return err
 	}
-	return err
+	n, err := result.RowsAffected()
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return reset.ErrInvalidActivation
+	case n != 1:
+		return fmt.Errorf("%d activations have one hash", n)
+	}
+	return nil
 }
 
 // finishServer is finish for PostgreSQL and MySQL. Before it commits, it checks
@@ -77,7 +91,7 @@ func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, 
 		if err := apply(ctx); err != nil {
 			return err
 		}
-		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE id = ?`, notification[:])
+		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE realm = ? AND id = ?`, s.realm, notification[:])
 		if err == nil && !found {
 			err = errors.New("the database rolled the transaction back, and SetPassword did not return the error")
 		}
@@ -160,47 +174,49 @@ func (s *Store) writeOutcome(ctx context.Context, a reset.Activation, claim rese
 // claiming until the claim is settled or has timed out.
 func (s *Store) claim(ctx context.Context, c Conn, now time.Time, a reset.Activation, claim reset.ID) error {
 	until := now.Add(claimTimeout).UnixMilli()
-	if err := lockByRow(ctx, s.dialect, c, a.UserID, now); err != nil { // on SQLite, too: the row holds the claim
+	if err := lockByRow(ctx, s, c, a.UserID, now); err != nil { // on SQLite, too: the row holds the claim
 		return err
 	}
-	held, err := exists(ctx, c, `SELECT user_id FROM reset_locks WHERE user_id = ? AND claim_until > ?`,
-		text(a.UserID), now.UnixMilli())
+	held, err := exists(ctx, c, `SELECT user_id FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?`,
+		s.realm, text(a.UserID), now.UnixMilli())
 	if err != nil {
 		return err
 	}
 	if held {
 		return reset.ErrInvalidActivation
 	}
-	if err := checkLive(ctx, c, now, a); err != nil {
+	claimRows := `UPDATE ` + s.dialect.byUser("reset_activations") + ` SET claim = ?`
+	err = writeOneActivation(ctx, c, claimRows+whereLive, claim[:], s.realm, text(a.UserID), a.Hash[:], now.UnixMilli())
+	if err != nil {
 		return err
 	}
-	err = exec(ctx, c, `UPDATE `+s.dialect.byUser("reset_activations")+` SET claim = ? WHERE user_id = ? AND expires > ? AND claim IS NULL`,
-		claim[:], text(a.UserID), now.UnixMilli())
+	err = exec(ctx, c, claimRows+` WHERE realm = ? AND user_id = ? AND expires > ? AND claim IS NULL`,
+		claim[:], s.realm, text(a.UserID), now.UnixMilli())
 	if err != nil {
 		return err
 	}
 	return exec(ctx, c,
-		`UPDATE reset_locks SET claim = ?, claim_until = ?, expires = CASE WHEN expires < ? THEN ? ELSE expires END WHERE user_id = ?`,
-		claim[:], until, until, until, text(a.UserID))
+		`UPDATE reset_locks SET claim = ?, claim_until = ?, expires = CASE WHEN expires < ? THEN ? ELSE expires END WHERE realm = ? AND user_id = ?`,
+		claim[:], until, until, until, s.realm, text(a.UserID))
 }
 
 // settleClaim ends a claim.
 func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, claim reset.ID, outcome outcome, notification reset.Mail) error {
-	if err := lockByRow(ctx, s.dialect, c, a.UserID, time.UnixMilli(0)); err != nil {
+	if err := lockByRow(ctx, s, c, a.UserID, time.UnixMilli(0)); err != nil {
 		return err
 	}
 	var err error
 	switch outcome {
 	case changed:
 		if err = s.removeAll(ctx, c, a.UserID); err == nil {
-			err = insertMail(ctx, c, notification)
+			err = s.insertMail(ctx, c, notification)
 		}
 	case notChanged:
-		err = exec(ctx, c, `UPDATE `+s.dialect.byUser("reset_activations")+` SET claim = NULL WHERE user_id = ? AND claim = ?`,
-			text(a.UserID), claim[:])
+		err = exec(ctx, c, `UPDATE `+s.dialect.byUser("reset_activations")+` SET claim = NULL WHERE realm = ? AND user_id = ? AND claim = ?`,
+			s.realm, text(a.UserID), claim[:])
 	}
 	if err != nil {
 		return err
 	}
-	return exec(ctx, c, `UPDATE reset_locks SET claim = NULL, claim_until = 0 WHERE user_id = ? AND claim = ?`, text(a.UserID), claim[:])
+	return exec(ctx, c, `UPDATE reset_locks SET claim = NULL, claim_until = 0 WHERE realm = ? AND user_id = ? AND claim = ?`, s.realm, text(a.UserID), claim[:])
 }

@@ -14,12 +14,13 @@ import (
 //go:embed schema/*.sql
 var schemaFiles embed.FS
 
-const latestVersion = 1
+const latestVersion = 2
 
 // A Schema is the history of the tables of one dialect: the statements of
-// Schema[i] lead from version i to version i+1. There are no tables in version
-// 0. Where DDL ends a transaction, as in MySQL, a step can be run again from
-// its start.
+// Schema[i] lead from version i to version i+1. Version 0 has no tables. In
+// MySQL, where DDL ends a transaction, an interrupted step runs again from its
+// start, and so must two at once on different nodes of a cluster: each statement
+// either may be repeated or fails for a reason that Dialect knows.
 type Schema [][]string
 
 // SchemaOf returns the schema of this release.
@@ -111,7 +112,9 @@ func (s Schema) Create(ctx context.Context, db *bun.DB) error {
 	return d.create(ctx, d, conn, s)
 }
 
-func (s Schema) create(ctx context.Context, c Conn) error {
+// create runs what is missing. applied reports that an error means that a
+// statement has been applied before.
+func (s Schema) create(ctx context.Context, c Conn, applied func(error) bool) error {
 	if err := exec(ctx, c, createVersion); err != nil {
 		return err
 	}
@@ -124,7 +127,7 @@ func (s Schema) create(ctx context.Context, c Conn) error {
 		return err
 	}
 	for _, statement := range script {
-		if err := exec(ctx, c, statement); err != nil {
+		if err := exec(ctx, c, statement); err != nil && !applied(err) {
 			return fmt.Errorf("%s: %w", statement, err)
 		}
 	}

@@ -16,14 +16,14 @@ import (
 // On SQLite one transaction writes at a time. It locks the whole database from
 // its start, so no row needs a lock of its own.
 var sqlite = &Dialect{
-	name:       "sqlite",
-	Begin:      beginSQLite,
-	commit:     func(_ context.Context, t *Tx) error { return t.commit() }, // which takes no time
-	busy:       sqliteBusy,
-	lock:       func(context.Context, *Dialect, Conn, string, time.Time) error { return nil },
-	onConflict: `ON CONFLICT (user_id) DO UPDATE SET claim_until = reset_locks.claim_until`,
+	name:      "sqlite",
+	Begin:     beginSQLite,
+	commit:    func(_ context.Context, t *Tx) error { return t.commit() }, // which takes no time
+	busy:      sqliteBusy,
+	lock:      func(context.Context, *Store, Conn, string, time.Time) error { return nil },
+	writeLock: insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	// By itself SQLite looks up the row before it looks at the index's second column.
-	dueMails:     ` FROM reset_mails WHERE id IN (SELECT id FROM reset_mails WHERE due <= ? AND expires > ? ORDER BY due LIMIT ?) ORDER BY due`,
+	dueMails:     ` FROM reset_mails WHERE id IN (SELECT id FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?) ORDER BY due`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	maxKeys:      1000,
@@ -140,7 +140,7 @@ func createSQLite(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) erro
 		if err := exec(ctx, conn, `BEGIN IMMEDIATE`); err != nil {
 			return err
 		}
-		err := s.create(ctx, conn)
+		err := s.create(ctx, conn, never)
 		if err == nil {
 			err = exec(ctx, conn, `COMMIT`)
 		}

@@ -41,13 +41,14 @@ type Backend interface {
 type Store struct {
 	backend   Backend
 	dialect   *Dialect
+	realm     []byte // of every record; not nil
 	elsewhere bool
 }
 
 // New returns a Store. With usersElsewhere, apply does not take part in
 // transactions.
 func New(b Backend, d *Dialect, usersElsewhere bool) *Store {
-	return &Store{backend: b, dialect: d, elsewhere: usersElsewhere}
+	return &Store{backend: b, dialect: d, realm: []byte{}, elsewhere: usersElsewhere}
 }
 
 // IsVerdict reports whether an Op ended with an answer rather than a failure.
@@ -58,13 +59,13 @@ func IsVerdict(err error) bool {
 }
 
 func (s *Store) lock(ctx context.Context, c Conn, userID string, until time.Time) error {
-	return s.dialect.lock(ctx, s.dialect, c, userID, until)
+	return s.dialect.lock(ctx, s, c, userID, until)
 }
 
 // Enqueue implements reset.Store.
 func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error {
 	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error {
-		return insertMail(ctx, c, m)
+		return s.insertMail(ctx, c, m)
 	})
 }
 
@@ -78,7 +79,7 @@ func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, ma
 // Find implements reset.Store.
 func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.Activation, err error) {
 	err = s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
-		a, err = find(ctx, c, now, h)
+		a, err = s.find(ctx, c, now, h)
 		return err
 	})
 	if err != nil {

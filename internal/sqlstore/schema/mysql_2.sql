@@ -1,0 +1,30 @@
+ALTER TABLE reset_activations
+    ADD COLUMN realm VARBINARY(64) NOT NULL DEFAULT '',
+    DROP INDEX reset_activations_user,
+    ADD INDEX reset_activations_user (realm, user_id);
+
+ALTER TABLE reset_mails
+    ADD COLUMN realm VARBINARY(64) NOT NULL DEFAULT '',
+    DROP INDEX reset_mails_due,
+    ADD INDEX reset_mails_due (realm, due, expires),
+    DROP INDEX reset_mails_user,
+    ADD INDEX reset_mails_user (realm, user_id);
+
+UPDATE reset_mails SET kind = 'notification' WHERE kind = 'notice';
+
+ALTER TABLE reset_locks
+    ADD COLUMN realm       VARBINARY(64) NOT NULL DEFAULT '',
+    ADD COLUMN quiet_until BIGINT        NOT NULL DEFAULT 0, -- until then no mail for public requests
+    ADD COLUMN written     BIGINT        NOT NULL DEFAULT 0, -- changes with every lock
+    DROP PRIMARY KEY,
+    ADD PRIMARY KEY (realm, user_id);
+
+CREATE TABLE IF NOT EXISTS reset_sent ( -- mail for public requests that counts for a user's budget
+    mail    BINARY(16)     NOT NULL PRIMARY KEY,
+    realm   VARBINARY(64)  NOT NULL DEFAULT '',
+    user_id VARBINARY(255) NOT NULL,
+    sent    BIGINT         NOT NULL,
+    expires BIGINT         NOT NULL,
+    INDEX reset_sent_user (realm, user_id, sent),
+    INDEX reset_sent_expires (expires)
+) ENGINE = InnoDB;
