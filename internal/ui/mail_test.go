@@ -195,8 +195,8 @@ func checkMailHTML(t *testing.T, d doc, m rendered, lang string) {
 	}
 }
 
-// checkSameWords looks for every line of the text in the HTML, but for links
-// and for what introduces one in place of a button.
+// checkSameWords looks for every line of the text in the HTML, except links and
+// the line before one that is a button in the HTML.
 func checkSameWords(t *testing.T, r *ui.Renderer, lang, text, htmlText string) {
 	t.Helper()
 	open, err := r.Translate(lang, "reset_mail.open")
