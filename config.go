@@ -88,10 +88,12 @@ type Config struct {
 	// record holds an activation, a link, a password, or an address that may
 	// belong to nobody. Defaults to slog.Default(). The events are:
 	//
-	//	INFO   mail_sent, password_changed, mailer_recovered, run_elsewhere
+	//	INFO   mail_sent, password_changed, mailer_recovered, started,
+	//	       run_elsewhere
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
 	//	       revoked_by_user, limiter_full, proxy_unknown, user_ambiguous,
-	//	       user_mismatch, workers_few, mailer_throttled, mailer_failing
+	//	       user_mismatch, workers_few, mailer_throttled, mailer_failing,
+	//	       base_url_mismatch, foreign_post, body_consumed, busy
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger

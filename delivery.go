@@ -55,6 +55,7 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 // server 10 s to finish and frees what it still holds for other processes. It
 // returns nil, or an error if it had to cut an exchange off.
 func (s *Service) Run(ctx context.Context) error {
+	s.noteStart()
 	s.running.Store(true)
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

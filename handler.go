@@ -26,7 +26,7 @@ import (
 //	404, 405  NOT_FOUND, METHOD_NOT_ALLOWED
 //	413, 415  BAD_REQUEST: more than 16 KiB, not application/json
 //	429  TOO_MANY_REQUESTS, with Retry-After in seconds
-//	500  UNKNOWN_ERROR
+//	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
 //
 // Its answers tell whether an address has an account, and activations, which take
 // accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",
@@ -37,6 +37,7 @@ func (s *Service) Handler() http.Handler {
 	if len(s.cfg.APIKeys) == 0 {
 		panic("reset: Handler needs Config.APIKeys")
 	}
+	s.noteStart()
 	keys := make([][sha256.Size]byte, len(s.cfg.APIKeys))
 	for i, key := range s.cfg.APIKeys {
 		keys[i] = sha256.Sum256([]byte(key))
@@ -61,7 +62,7 @@ func (s *Service) Handler() http.Handler {
 		case !isJSON(r):
 			answerUnsupported.write(w)
 		default:
-			s.serveJSON(w, r, route)
+			s.serveJSON(w, r, route, answerUnknown)
 		}
 	}, func(w http.ResponseWriter, _ *http.Request) { answerUnknown.write(w) })
 }

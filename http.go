@@ -18,6 +18,7 @@ import (
 const (
 	maxBody         = 16 << 10 // bytes
 	handlerDeadline = 10 * time.Second
+	retryWhenBusy   = "5" // seconds
 )
 
 // An answer is one literal response in JSON.
@@ -38,6 +39,7 @@ var (
 	answerMethodNotAllowed = answer{http.StatusMethodNotAllowed, `{"error":"METHOD_NOT_ALLOWED","message":"Use POST."}`}
 	answerTooMany          = answer{http.StatusTooManyRequests, `{"error":"TOO_MANY_REQUESTS","message":"It seems that you send too much requests. Please check your inbox to reset your pasword."}`}
 	answerUnknown          = answer{http.StatusInternalServerError, `{"error":"UNKNOWN_ERROR","message":"An unknown error has occured."}`}
+	answerUnavailable      = answer{http.StatusServiceUnavailable, answerUnknown.body}
 )
 
 func (a answer) write(w http.ResponseWriter) {
@@ -121,7 +123,7 @@ func mediaType(r *http.Request) (kind string, params map[string]string, err erro
 type jsonRoute func(*http.Request, map[string]any) (answer, error)
 
 // serveJSON reads the body and answers with what route makes of its members.
-func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute) {
+func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute, whenBusy answer) {
 	body, err := readBody(w, r)
 	var m map[string]any
 	if err == nil {
@@ -134,28 +136,39 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 		a, err = route(r, m)
 	}
 	if err != nil {
-		a = s.answerTo(r.Context(), w, err)
+		a = s.answerTo(r.Context(), w, err, whenBusy)
 	}
 	a.write(w)
 }
 
+// errBodyConsumed is the host's fault: something before the handler has read
+// the body.
+var errBodyConsumed = errors.New("reset: the body was read before")
+
 // readBody reads a body of bounded size in bounded time.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var body []byte
+	var err error = &http.MaxBytesError{Limit: maxBody}
+	if r.ContentLength <= maxBody {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	}
 	var tooLarge *http.MaxBytesError
-	if err == nil {
+	switch {
+	case err == nil:
 		http.NewResponseController(w).SetReadDeadline(time.Time{})
+		if len(body) == 0 && r.ContentLength > 0 {
+			return nil, errBodyConsumed
+		}
 		return body, nil
+	case !errors.As(err, &tooLarge):
+		err = fmt.Errorf("%w: body: %w", ErrBadRequest, err)
 	}
 	w.Header().Set("Connection", "close") // nobody waits for the rest
-	if errors.As(err, &tooLarge) {
-		return nil, err
-	}
-	return nil, fmt.Errorf("%w: body: %w", ErrBadRequest, err)
+	return nil, err
 }
 
 // answerTo turns an error into an answer, and logs what the operator must know.
-func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error) answer {
+func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error, whenBusy answer) answer {
 	var tooLarge *http.MaxBytesError
 	var limit *LimitError
 	var password *PasswordError
@@ -169,12 +182,24 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 		return answerTooMany
 	}
 	s.failure(ctx, err)
+	if errors.Is(err, errBusy) {
+		w.Header().Set("Retry-After", retryWhenBusy)
+		return whenBusy
+	}
 	return answerUnknown
 }
 
 // failure logs an error that was answered with a 500, quietly where nobody
 // waited for the answer.
 func (s *Service) failure(ctx context.Context, err error) {
+	switch {
+	case errors.Is(err, errBodyConsumed):
+		s.events.throttled(ctx, &s.consumed, bodyConsumed)
+		return
+	case errors.Is(err, errBusy):
+		s.events.throttled(ctx, &s.overload, hashingBusy)
+		return
+	}
 	level := slog.LevelError
 	if errors.Is(ctx.Err(), context.Canceled) {
 		level = slog.LevelDebug

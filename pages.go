@@ -27,7 +27,7 @@ const checkLength = 12
 // Pages returns the handler for browsers: HTML pages that work without
 // JavaScript, and JSON for single-page apps on the same routes. Nothing that it
 // answers, or when, tells who has an account. Mount it where Config.BaseURL
-// says, with [http.StripPrefix].
+// says; its prefix may be stripped before or not.
 //
 //	GET  /forgot               the form
 //	POST /forgot               form: email; JSON: {"email"}
@@ -42,7 +42,8 @@ const checkLength = 12
 //
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
-// UNKNOWN_ERROR (500), and for a refused password PASSWORD_REFUSED (400) with
+// UNKNOWN_ERROR (500, or 503 with Retry-After where too many passwords wait for
+// hashing), and for a refused password PASSWORD_REFUSED (400) with
 // the member reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or
@@ -57,7 +58,8 @@ const checkLength = 12
 // GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
 // are refused here: exempt the mount from the host's own CSRF middleware.
 func (s *Service) Pages() http.Handler {
-	p := &pages{Service: s, origin: http.NewCrossOriginProtection()}
+	s.noteStart()
+	p := &pages{mount: mount{Service: s}, origin: http.NewCrossOriginProtection()}
 	// Behind a proxy that rewrites Host, the origin can only be known from here.
 	if err := p.origin.AddTrustedOrigin(originOf(s.base)); err != nil {
 		panic(fmt.Sprintf("reset: Pages: the origin of a checked BaseURL: %v", err))
@@ -69,8 +71,7 @@ func (s *Service) Pages() http.Handler {
 		p.email.Name, p.email.Secure = "__Secure-reset-email", true
 	}
 
-	type route struct{ get, post http.HandlerFunc }
-	routes := map[string]route{
+	p.routes = map[string]route{
 		"":         {get: p.toForgot},
 		"/":        {get: p.toForgot},
 		"/forgot":  {p.emailPage("forgot"), p.post(p.postForgot, p.jsonForgot)},
@@ -82,12 +83,19 @@ func (s *Service) Pages() http.Handler {
 	}
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		p.warnOfProxy(r)
-		path := r.URL.Path
+		path := p.routePath(r)
 		get := r.Method == http.MethodGet || r.Method == http.MethodHead
 		if get {
 			path, r = mendLink(path, r)
 		}
-		route := routes[path]
+		route := p.routes[path]
+		if get && route.get != nil {
+			if to := p.redirection(r, path); to != "" {
+				p.redirectSecret(w, to)
+				return
+			}
+		}
+		p.warnOfMount(r, path)
 		switch {
 		case route.get == nil:
 			p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
@@ -121,7 +129,7 @@ func originOf(u *url.URL) string {
 }
 
 type pages struct {
-	*Service
+	mount
 	origin      *http.CrossOriginProtection
 	link, email http.Cookie // names and attributes
 }
@@ -168,6 +176,13 @@ func (p *pages) page(name string) http.HandlerFunc {
 
 func (p *pages) redirect(w http.ResponseWriter, path string) {
 	p.headers(w)
+	p.seeOther(w, path)
+}
+
+// redirectSecret redirects where the URL of the response is itself a secret.
+func (p *pages) redirectSecret(w http.ResponseWriter, path string) {
+	p.headers(w)
+	w.Header().Set("Referrer-Policy", "no-referrer")
 	p.seeOther(w, path)
 }
 
@@ -244,9 +259,7 @@ func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activatio
 			p.endLink(w) // an earlier link's cookie must not answer for this one
 		}
 	}
-	p.headers(w)
-	w.Header().Set("Referrer-Policy", "no-referrer") // the URL of this very response is a secret
-	p.seeOther(w, path)
+	p.redirectSecret(w, path)
 }
 
 // deadLink is what the cookie holds once its activation has served or has turned
@@ -335,6 +348,10 @@ func (p *pages) limited(w http.ResponseWriter, r *http.Request, limit *LimitErro
 func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route jsonRoute) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		crossOrigin := p.origin.Check(r) != nil
+		if crossOrigin {
+			p.events.throttled(r.Context(), &p.foreign, foreignPost,
+				"origin", clip(r.Header.Get("Origin")), "base_url", p.cfg.BaseURL, "client", clip(p.cfg.ClientIP(r)))
+		}
 		kind, _, err := mediaType(r)
 		switch {
 		case isJSON(r):
@@ -343,7 +360,7 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 				answerCrossOrigin.write(w)
 				return
 			}
-			p.serveJSON(w, r, route)
+			p.serveJSON(w, r, route, answerUnavailable)
 		case crossOrigin:
 			p.write(w, r, http.StatusForbidden, ui.Page{Name: "failed"})
 		case err != nil || kind != "application/x-www-form-urlencoded":
@@ -360,6 +377,9 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 }
 
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	if r.PostForm != nil && r.ContentLength <= maxBody { // a middleware has parsed it
+		return r.PostForm, nil
+	}
 	body, err := readBody(w, r)
 	if err != nil {
 		return nil, err
@@ -431,7 +451,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 		return
 	}
 	again := ui.Page{Name: "choose", Email: user.Email, Check: checkOf(activation), Field: "password"}
-	password := form.Get("password")
+	status, password := http.StatusBadRequest, form.Get("password")
 	switch {
 	case password == "":
 		again.Problem = "missing"
@@ -445,16 +465,21 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 			p.redirect(w, "/done")
 			return
 		}
-		if !errors.As(err, &refused) {
+		switch {
+		case errors.Is(err, errBusy):
+			p.failure(r.Context(), err)
+			w.Header().Set("Retry-After", retryWhenBusy)
+			status, again.Problem = http.StatusServiceUnavailable, "busy"
+		case !errors.As(err, &refused):
 			p.refuse(w, r, err)
 			return
-		}
-		again.Problem = refused.Reason
-		if refused.Message != "" {
+		case refused.Message != "":
 			again.Problem, again.Message = "custom", refused.Message
+		default:
+			again.Problem = refused.Reason
 		}
 	}
-	p.write(w, r, http.StatusBadRequest, again)
+	p.write(w, r, status, again)
 }
 
 func (p *pages) postRevoke(w http.ResponseWriter, r *http.Request, form url.Values) {

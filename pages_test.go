@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -84,10 +85,14 @@ func formRequest(path string, fields ...string) *http.Request {
 
 // call posts JSON as a single-page app does.
 func (b *browser) call(path, body string) *httptest.ResponseRecorder {
+	return b.send(jsonRequest(path, body))
+}
+
+func jsonRequest(path, body string) *http.Request {
 	r := httptest.NewRequest("POST", "https://app.example.com/account"+path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
-	return b.send(r)
+	return r
 }
 
 // open opens a mailed link, is led to the form and returns what binds that.
@@ -263,18 +268,6 @@ func TestPagesRoutes(t *testing.T) {
 	}
 	if finds, hashes, sets := b.host.calls(); finds+hashes+sets > 0 || b.writes() > 0 {
 		t.Errorf("moved something: %s", b.moved())
-	}
-}
-
-// The mount may be the root, and a slash at the end of BaseURL makes no odds.
-func TestPagesMount(t *testing.T) {
-	for _, base := range []string{"https://app.example.com", "https://app.example.com/", "https://app.example.com/a/b/", "https://app.example.com//"} {
-		svc := newFixture(t, newHost(), func(c *reset.Config) { c.BaseURL = base })
-		w := httptest.NewRecorder()
-		svc.Pages().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-		if got, want := w.Result().Header.Get("Location"), strings.TrimRight(base, "/")+"/forgot"; got != want {
-			t.Errorf("BaseURL %s: got Location %q, want %q", base, got, want)
-		}
 	}
 }
 
@@ -840,6 +833,11 @@ func TestPagesForeignPosts(t *testing.T) {
 			if got := b.writes() == 1; got != (tt.status == 303 || tt.kind == jsonType && tt.status == 200) {
 				t.Errorf("the public request was written down: %v", got)
 			}
+			refused := 0
+			if tt.status == 403 {
+				refused = 1
+			}
+			b.wantEvent("foreign_post", refused)
 		})
 	}
 }
@@ -894,6 +892,57 @@ func TestPagesFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+// When more passwords wait for hashing than this machine can hash, the others
+// are asked to try again, the activation stays, and the log has one line.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBrowser(t, newHost(ann, bob), nil)
+		check := b.open("/reset", b.activation(ann))
+		activation := b.activation(ann)
+		b.host.onHash = func(context.Context, string) error { <-time.After(6 * time.Second); return nil }
+		var holding sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			held := b.activation(bob)
+			holding.Go(func() { b.ChangePassword(t.Context(), held, goodPassword) })
+		}
+		synctest.Wait()
+		var waiting sync.WaitGroup
+		for range 50 {
+			waiting.Go(func() {
+				w := b.do(jsonRequest("/reset", `{"activation":"`+activation+`","newPassword":"`+goodPassword+`"}`))
+				if w.Code != 503 || w.Body.String() != unknownErrorBody || w.Result().Header.Get("Retry-After") != "5" {
+					t.Errorf("JSON: got %d %s, Retry-After %q", w.Code, w.Body, w.Result().Header.Get("Retry-After"))
+				}
+			})
+		}
+		waiting.Go(func() {
+			w := httptest.NewRecorder()
+			b.Service.Handler().ServeHTTP(w, postJSON(newPath, newPassword(activation, goodPassword)))
+			if w.Code != 500 || w.Body.String() != unknownErrorBody || w.Result().Header.Get("Retry-After") != "5" {
+				t.Errorf("trusted: got %d %s, Retry-After %q", w.Code, w.Body, w.Result().Header.Get("Retry-After"))
+			}
+		})
+		waiting.Go(func() {
+			w := b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword)
+			b.wantPage(w, 503, "choose")
+			if got := w.Result().Header.Get("Retry-After"); got != "5" || !strings.Contains(w.Body.String(), say(t, "problem.password.busy")) {
+				t.Errorf("page: got Retry-After %q", got)
+			}
+		})
+		waiting.Wait()
+		holding.Wait()
+		b.host.onHash = nil
+		b.wantEvents(map[string]int{"busy": 1, "password_changed": 1, "run_elsewhere": 1})
+		pass(time.Minute)
+		records := b.log.named("busy")
+		if len(records) != 2 || records[0]["count"] != 1.0 || records[1]["count"] != 51.0 {
+			t.Errorf("got records %v, want counts 1 and 51", records)
+		}
+		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+		pass(time.Minute)
+	})
 }
 
 func TestPagesPanics(t *testing.T) {

@@ -97,8 +97,15 @@ type Service struct {
 
 	proxyKnown  bool        // Config.ClientIP was set
 	proxyWarned atomic.Bool // proxyUnknown was logged
-	running     atomic.Bool // Run was called
-	runWarned   atomic.Bool // runElsewhere was logged
+	mountWarned atomic.Bool // baseURLMismatch was logged
+	startLogged atomic.Bool // started was logged
+	foreign     throttle    // of foreignPost
+	consumed    throttle    // of bodyConsumed
+	overload    throttle    // of hashingBusy
+
+	hostRewritten atomic.Bool // a proxy seems to change the host of requests
+	running       atomic.Bool // Run was called
+	runWarned     atomic.Bool // runElsewhere was logged
 }
 
 // New checks cfg and returns a Service. Its error names the field at fault. New
@@ -343,6 +350,10 @@ func (s *Service) redeem(ctx context.Context, a Activation, user User, newPasswo
 	return nil
 }
 
+// errBusy is returned when all slots were taken for hashSlotTimeout. Nothing has
+// been changed.
+var errBusy = errors.New("reset: hash password: too many at once")
+
 // hashPassword waits for a slot, and then looks again whether the activation is
 // still worth the work.
 func (s *Service) hashPassword(ctx context.Context, a Activation, password string) (string, error) {
@@ -352,7 +363,7 @@ func (s *Service) hashPassword(ctx context.Context, a Activation, password strin
 	case s.hashing <- struct{}{}:
 		defer func() { <-s.hashing }()
 	case <-timeout.C:
-		return "", errors.New("reset: hash password: too many at once")
+		return "", errBusy
 	case <-ctx.Done():
 		return "", wrap("hash password", context.Cause(ctx))
 	}
@@ -421,6 +432,26 @@ func (s *Service) allowInTime(ctx context.Context, l Limiter, key string) error 
 // ahead returns a due time before that of all public requests, however many
 // wait: none of them lives longer than TTL, and Lease begins with the earliest.
 func (s *Service) ahead(now time.Time) time.Time { return now.Add(-s.cfg.TTL) }
+
+// noteStart informs the operator, once, of what was configured.
+func (s *Service) noteStart() {
+	if !s.startLogged.CompareAndSwap(false, true) {
+		return
+	}
+	limiter := func(l Limiter) string {
+		if l == Unlimited {
+			return "unlimited"
+		}
+		if b, ok := l.(interface{ Burst() int }); ok {
+			return fmt.Sprintf("%T, %d at once", l, b.Burst())
+		}
+		return fmt.Sprintf("%T", l)
+	}
+	s.events.log(context.Background(), started,
+		"links", s.cfg.ResetURL, "store", fmt.Sprintf("%T", s.cfg.Store), "mailer", fmt.Sprintf("%T", s.cfg.Mailer),
+		"per_client", limiter(s.cfg.PerClient), "per_address", limiter(s.cfg.PerAddress),
+		"max_requests", s.cfg.MaxRequests, "ttl", s.cfg.TTL, "workers", s.cfg.Workers)
+}
 
 // noteQueued informs the operator, once, of mail that no Run here sends.
 func (s *Service) noteQueued(ctx context.Context) {

@@ -1,0 +1,130 @@
+package reset
+
+import (
+	"cmp"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A mount is where the pages are, as far as requests show it.
+type mount struct {
+	*Service
+	routes map[string]route // by path below the mount
+}
+
+type route struct{ get, post http.HandlerFunc }
+
+// moved marks the URL of a request that was redirected to the host of BaseURL.
+const moved = "moved"
+
+// routePath returns the path of a request below the mount. It removes the prefix
+// of BaseURL where the host has not done that.
+func (m *mount) routePath(r *http.Request) string {
+	path := r.URL.Path
+	if _, ok := m.routes[path]; ok {
+		return path
+	}
+	rest, ok := strings.CutPrefix(path, m.base.Path)
+	if ok && (rest == "" || rest[0] == '/') {
+		return rest
+	}
+	return path
+}
+
+// redirection returns where to lead a browser that visits a route under another
+// name of the same site, or "": forms and cookies would not work there. A host
+// is such a name if it differs by "www." only, or if both are this machine's.
+//
+// A proxy may change the name on its way here, and then the redirect comes back
+// under the same one. The mark in the URL shows that, and no more are made.
+func (m *mount) redirection(r *http.Request, path string) string {
+	host := visitedHost(r)
+	if m.hostRewritten.Load() || m.isBase(host) {
+		return ""
+	}
+	if r.URL.Query().Has(moved) {
+		m.hostRewritten.Store(true)
+		return ""
+	}
+	if !m.isAlias(host) {
+		return ""
+	}
+	if _, found := linkActivation(r.URL.RawQuery); found {
+		return path + "?" + r.URL.RawQuery + "&" + moved + "=1"
+	}
+	return path + "?" + moved + "=1"
+}
+
+// visitedHost returns the host that the browser has asked for, as far as is
+// known here. It decides on nothing but a redirect to BaseURL and a warning.
+func visitedHost(r *http.Request) string {
+	return cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host)
+}
+
+func (m *mount) isBase(host string) bool {
+	name, port := m.splitHost(host)
+	baseName, basePort := m.splitHost(m.base.Host)
+	return name == baseName && port == basePort
+}
+
+func (m *mount) isAlias(host string) bool {
+	name, port := m.splitHost(host)
+	baseName, basePort := m.splitHost(m.base.Host)
+	if port != basePort {
+		return false
+	}
+	local := isLoopback(name) || strings.HasSuffix(name, ".localhost")
+	name = strings.TrimSuffix(name, ".")
+	return local && isLoopback(baseName) || name == baseName || "www."+name == baseName || name == "www."+baseName
+}
+
+// splitHost splits a host into its name, in lower case, and its port.
+func (m *mount) splitHost(host string) (name, port string) {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port = strings.Trim(host, "[]"), ""
+	}
+	defaultPort := map[string]string{"https": "443", "http": "80"}[m.base.Scheme]
+	return strings.ToLower(name), cmp.Or(port, defaultPort)
+}
+
+// warnOfMount says once that the pages are visited elsewhere than BaseURL says,
+// where all their links and forms lead. Behind a proxy, which may change host
+// and path, it says so only of a host that the proxy reports.
+func (m *mount) warnOfMount(r *http.Request, path string) {
+	if m.mountWarned.Load() {
+		return
+	}
+	proxied := m.proxyKnown || m.hostRewritten.Load() || forwardingHeader(r) != ""
+	prefix, known := m.prefix(r, path)
+	host := visitedHost(r)
+	strayHost := !m.isBase(host) && (!proxied || host != r.Host)
+	strayPrefix := known && prefix != m.base.Path && !proxied
+	if (strayHost || strayPrefix) && m.mountWarned.CompareAndSwap(false, true) {
+		m.events.log(r.Context(), baseURLMismatch, "visited", clip(host+prefix), "base_url", m.cfg.BaseURL)
+	}
+}
+
+// prefix returns what stands before the route in the path that a request had
+// when it came, before the host removed anything. A path that is no route may
+// be one with a prefix that nobody knows of.
+func (m *mount) prefix(r *http.Request, path string) (prefix string, known bool) {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		return "", false
+	}
+	if _, ok := m.routes[path]; ok {
+		return strings.CutSuffix(u.Path, path)
+	}
+	for route := range m.routes {
+		if prefix, ok := strings.CutSuffix(u.Path, route); ok && len(route) > 1 {
+			return prefix, true
+		}
+	}
+	return "", false
+}
+
+// clip bounds what a client may write into a log.
+func clip(s string) string { return s[:min(len(s), 200)] }
