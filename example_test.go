@@ -44,8 +44,8 @@ func Example_wiring() {
 	wg.Go(func() { svc.Run(ctx) }) // sends the mail
 
 	mux := http.NewServeMux()
-	mux.Handle("/account/", http.StripPrefix("/account", svc.Pages())) // for browsers
-	mux.Handle("/v1/auth/", svc.Handler())                             // for trusted back ends
+	mux.Handle("/account/", svc.Pages())   // for browsers
+	mux.Handle("/v1/auth/", svc.Handler()) // for trusted back ends
 	log.Print(http.ListenAndServe("127.0.0.1:8080", mux))
 
 	stop() // ends Run, which finishes what it is sending
@@ -67,7 +67,7 @@ func Example_integration() {
 		BaseURL: app.URL + "/account",
 		Logger:  slog.New(slog.DiscardHandler),
 	}))
-	mux.Handle("/account/", http.StripPrefix("/account", service.Pages()))
+	mux.Handle("/account/", service.Pages())
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	var wg sync.WaitGroup
 	wg.Go(func() { service.Run(ctx) })

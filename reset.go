@@ -11,9 +11,9 @@
 //		APIKeys: []string{os.Getenv("RESET_API_KEY")}, // only for Handler; 32 characters or more
 //	})
 //	var wg sync.WaitGroup
-//	wg.Go(func() { svc.Run(ctx) })                                     // sends the mail
-//	mux.Handle("/account/", http.StripPrefix("/account", svc.Pages())) // for browsers
-//	mux.Handle("/v1/auth/", svc.Handler())                             // for trusted back ends
+//	wg.Go(func() { svc.Run(ctx) })         // sends the mail
+//	mux.Handle("/account/", svc.Pages())   // for browsers
+//	mux.Handle("/v1/auth/", svc.Handler()) // for trusted back ends
 //	// at the end: srv.Shutdown(…); cancel ctx; wg.Wait(); store.Close()
 //
 // # Public and trusted

@@ -113,8 +113,8 @@ func (h *host) mailer() reset.Mailer {
 // their protection against cross-site requests, since it has its own.
 func (h *host) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/auth/", h.service.Handler())                             // for back ends with the API key
-	mux.Handle("/account/", http.StripPrefix("/account", h.service.Pages())) // for browsers
+	mux.Handle("/v1/auth/", h.service.Handler()) // for back ends with the API key
+	mux.Handle("/account/", h.service.Pages())   // for browsers
 	mux.HandleFunc("GET /healthz", h.health)
 	if h.mailbox != nil {
 		mux.Handle("/inbox", h.mailbox)

@@ -63,7 +63,7 @@ func run(ctx context.Context, file string, l net.Listener, mailbox *resettest.Ma
 	go func() { delivered <- svc.Run(deliver) }() // sends the mail
 
 	mux := http.NewServeMux()
-	mux.Handle("/account/", http.StripPrefix("/account", svc.Pages()))
+	mux.Handle("/account/", svc.Pages())
 	mux.Handle("/inbox", mailbox)
 	srv := &http.Server{Handler: mux}
 	served := make(chan error, 1)
