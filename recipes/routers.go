@@ -62,7 +62,14 @@ func Gin(svc *reset.Service, accessLog io.Writer) http.Handler {
 // Echo mounts on echo.
 func Echo(svc *reset.Service, accessLog io.Writer) http.Handler {
 	e := echo.New()
-	e.Use(echomiddleware.LoggerWithConfig(echomiddleware.LoggerConfig{Output: accessLog, Format: "${method} ${path} ${status}\n"}))
+	l := log.New(accessLog, "", log.LstdFlags)
+	e.Use(echomiddleware.RequestLoggerWithConfig(echomiddleware.RequestLoggerConfig{
+		LogMethod: true, LogURIPath: true, LogStatus: true, // not LogURI, which has the query
+		LogValuesFunc: func(_ echo.Context, v echomiddleware.RequestLoggerValues) error {
+			l.Println(v.Method, v.URIPath, v.Status)
+			return nil
+		},
+	}))
 	e.Any("/account/*", echo.WrapHandler(http.StripPrefix("/account", svc.Pages())))
 	e.Any("/v1/auth/*", echo.WrapHandler(svc.Handler()))
 	return e
