@@ -14,9 +14,6 @@ func (m *SMTPMailer) SetDial(dial func(ctx context.Context, network, addr string
 // Idle returns the number of idle connections.
 func (m *SMTPMailer) Idle() int { return m.client.Idle() }
 
-// QuoteLocal is for addresses that a Message cannot have yet.
-var QuoteLocal = quoteLocal
-
 // Compose returns the bytes that Send would send.
 func (m *SMTPMailer) Compose(msg Message, now time.Time) ([]byte, error) {
 	_, s, err := m.settings()

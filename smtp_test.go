@@ -55,6 +55,13 @@ func TestSMTPRecipient(t *testing.T) {
 		{"jürgen@example.org", true, []string{"MAIL FROM:<no-reply@example.com> SMTPUTF8", "RCPT TO:<jürgen@example.org>"}},
 		{"jürgen@example.org", false, nil},
 		{"alice@example.org\r\nRCPT TO:<evil@example.net>", true, nil},
+		{"taro.yamada@docomo.ne.jp", false, []string{"MAIL FROM:<no-reply@example.com>", "RCPT TO:<taro.yamada@docomo.ne.jp>"}},
+		{"taro..yamada@docomo.ne.jp", false, []string{"MAIL FROM:<no-reply@example.com>", `RCPT TO:<"taro..yamada"@docomo.ne.jp>`}},
+		{"taro.@docomo.ne.jp", false, []string{"MAIL FROM:<no-reply@example.com>", `RCPT TO:<"taro."@docomo.ne.jp>`}},
+		{".taro@docomo.ne.jp", false, []string{"MAIL FROM:<no-reply@example.com>", `RCPT TO:<".taro"@docomo.ne.jp>`}},
+		{"...@docomo.ne.jp", false, []string{"MAIL FROM:<no-reply@example.com>", `RCPT TO:<"..."@docomo.ne.jp>`}},
+		{"ü..@docomo.ne.jp", true, []string{"MAIL FROM:<no-reply@example.com> SMTPUTF8", `RCPT TO:<"ü.."@docomo.ne.jp>`}},
+		{"a@abc_d.example", false, []string{"MAIL FROM:<no-reply@example.com>", "RCPT TO:<a@abc_d.example>"}},
 		{"alice@example.org", true, []string{"MAIL FROM:<no-reply@example.com>", "RCPT TO:<alice@example.org>"}},
 		{"Alice@bücher.example", false, []string{"MAIL FROM:<no-reply@example.com>", "RCPT TO:<Alice@xn--bcher-kva.example>"}},
 	} {
@@ -402,27 +409,8 @@ func (s *goSession) Logout() error { return nil }
 // TestSMTPRealServer needs a mail server that was not written for it and keeps
 // its mail in a Maildir, as .ci/smtp.sh starts one.
 func TestSMTPRealServer(t *testing.T) {
-	if os.Getenv("RESET_TEST_SMTP") == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("RESET_TEST_SMTP is not set: see .ci/smtp.sh")
-		}
-		t.Skip("RESET_TEST_SMTP is not set: see .ci/smtp.sh")
-	}
-	env := func(name string) string {
-		value := os.Getenv("RESET_TEST_SMTP" + name)
-		if value == "" {
-			t.Fatalf("RESET_TEST_SMTP%s is not set: see .ci/smtp.sh", name)
-		}
-		return value
-	}
-	pem, err := os.ReadFile(env("_CA"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca := x509.NewCertPool()
-	if !ca.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s has no certificate", env("_CA"))
-	}
+	e := smtpEnv(t)
+	ca, env := e.ca, e.get
 	maildir := env("_MAILDIR")
 
 	plain := &reset.SMTPMailer{Addr: env(""), From: "Example <no-reply@example.com>", InsecureNoTLS: true}
@@ -505,23 +493,141 @@ func TestSMTPRealServer(t *testing.T) {
 }
 
 // waitMaildir returns the message with an ID once it is delivered.
-func waitMaildir(t *testing.T, dir, id string) []byte {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for range 1000 {
+func waitMaildir(t *testing.T, dir, id string) (data []byte) {
+	eventually(t, "delivery of "+id, func() bool {
 		files, err := filepath.Glob(filepath.Join(dir, "new", "*"))
 		if err != nil {
 			t.Error(err)
-			return nil
 		}
 		for _, name := range files {
-			if data, err := os.ReadFile(name); err == nil && bytes.Contains(data, []byte("<"+id+"@example.com>")) {
+			if data, err = os.ReadFile(name); err == nil && bytes.Contains(data, []byte("<"+id+"@example.com>")) {
 				os.Remove(name)
-				return data
+				return true
 			}
+		}
+		return false
+	})
+	return data
+}
+
+// A relay with a mistake in its settings refuses everybody, at RCPT as Postfix
+// does by default. Once it is mended all mail arrives, each once.
+func TestSMTPRelayMended(t *testing.T) {
+	env := smtpEnv(t)
+	const users = 10
+	for _, tt := range []struct{ name, port, mistake, said string }{
+		{"helo", "2601", "reject_non_fqdn_helo_hostname", "rcpt to: 504 5.5.2"},
+		{"client", "2602", "reject", "rcpt to: 554 5.7.1"},
+		{"sender", "2603", "reject_sender_login_mismatch", "rcpt to: 553 5.7.1"},
+		{"relaying", "2604", "reject_unauth_destination", "rcpt to: 554 5.7.1"},
+		{"deferred", "2605", "defer_unauth_destination", "rcpt to: 454 4.7.1"},
+		{"at once", "2606", "reject_sender_login_mismatch", "mail from: 553 5.7.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			restrict := func(list string) {
+				if err := os.WriteFile(filepath.Join(env.get("_WRONG"), tt.port), []byte(list), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := &reset.SMTPMailer{Addr: "127.0.0.1:" + tt.port, From: "no-reply@example.com", TLSConfig: &tls.Config{RootCAs: env.ca}}
+			if tt.name == "helo" {
+				m.HelloName = "localhost"
+			}
+			defer m.Close()
+			f := newFixture(t, newHost(), func(c *reset.Config) { c.Mailer = m })
+			domain := strings.ToLower(rand.Text()) + ".example.net"
+			for i := range users {
+				u := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user%d@%s", i, domain)}
+				f.host.put(u)
+				f.request(u.Email)
+			}
+
+			restrict("127.0.0.1 " + tt.mistake)
+			f.run()
+			if !eventually(t, "failure", func() bool { return len(f.log.named("mailer_failed")) > 0 }) {
+				return
+			}
+			if log := f.log.String(); !strings.Contains(log, tt.said) {
+				t.Errorf("no %q in\n%v", tt.said, log)
+			}
+			f.wantEvent("mail_sent", 0)
+			restrict("")
+			eventually(t, "delivery", func() bool {
+				return len(f.log.named("mail_sent")) == users && len(deliveredTo(t, env.get("_RELAY_MAILDIR"), domain)) == users
+			})
+			f.wantQueued(0)
+			to := deliveredTo(t, env.get("_RELAY_MAILDIR"), domain)
+			slices.Sort(to)
+			if n := len(slices.Compact(to)); n != users {
+				t.Errorf("mail to %d users, want %d", n, users)
+			}
+		})
+	}
+}
+
+// deliveredTo returns the recipients in a domain, one for each mail.
+func deliveredTo(t *testing.T, maildir, domain string) (to []string) {
+	files, err := filepath.Glob(filepath.Join(maildir, "new", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if recipient := parseMail(t, data).Header.Get("Delivered-To"); strings.HasSuffix(recipient, "@"+domain) {
+			to = append(to, recipient)
+		}
+	}
+	return to
+}
+
+// eventually reports whether something is done within a minute.
+func eventually(t *testing.T, what string, done func() bool) bool {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range 3000 {
+		if done() {
+			return true
 		}
 		<-tick.C
 	}
-	t.Errorf("the message %s was not delivered", id)
-	return nil
+	t.Errorf("no %s in a minute", what)
+	return false
+}
+
+// The environment that .ci/smtp.sh prints.
+type smtpEnvironment struct {
+	*testing.T
+	ca *x509.CertPool
+}
+
+func (e smtpEnvironment) get(name string) string {
+	value := os.Getenv("RESET_TEST_SMTP" + name)
+	if value == "" {
+		e.Fatalf("RESET_TEST_SMTP%s is not set: see .ci/smtp.sh", name)
+	}
+	return value
+}
+
+func smtpEnv(t *testing.T) smtpEnvironment {
+	t.Helper()
+	if os.Getenv("RESET_TEST_SMTP") == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("RESET_TEST_SMTP is not set: see .ci/smtp.sh")
+		}
+		t.Skip("RESET_TEST_SMTP is not set: see .ci/smtp.sh")
+	}
+	e := smtpEnvironment{t, x509.NewCertPool()}
+	pem, err := os.ReadFile(e.get("_CA"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !e.ca.AppendCertsFromPEM(pem) {
+		t.Fatalf("%s has no certificate", e.get("_CA"))
+	}
+	return e
 }

@@ -1,9 +1,14 @@
 #!/bin/bash
-# Starts a Postfix for the test of SMTPMailer against a server that was not
-# written for it. It listens on loopback: without TLS on port 2525, with
-# STARTTLS and a log-in on 2587, with TLS from the start and a log-in on 2465.
-# It has mailboxes for alice@example.org and jürgen@example.org, and delivers
-# to a Maildir.
+# Starts two Postfixes for the tests of SMTPMailer against a server that was not
+# written for it. They listen on loopback and deliver to Maildirs.
+#
+# The first one listens without TLS on port 2525, with STARTTLS and a log-in on
+# 2587, with TLS from the start and a log-in on 2465. It has mailboxes for
+# alice@example.org and jürgen@example.org.
+#
+# The second one is a relay for this machine with the configuration that Debian
+# ships. On each of its ports the test can put a mistake into one of the lists of
+# restrictions, by writing it into the file $RESET_TEST_SMTP_WRONG/port.
 #
 # Run it as root on Debian 12, perhaps by sudo, whose caller can then read the
 # mail. It installs what is missing, removes nothing, and leaves a Postfix of the
@@ -13,7 +18,8 @@
 #	env $(.ci/smtp.sh) go test -run SMTP .
 #	.ci/smtp.sh >>"$GITHUB_ENV"
 #
-# postfix -c "$RESET_TEST_SMTP_CONFIG" stop ends it.
+# postfix -c "$RESET_TEST_SMTP_CONFIG" stop ends the first one, and so does
+# "$RESET_TEST_SMTP_RELAY" the second.
 set -euo pipefail
 
 exec 3>&1 >&2
@@ -29,7 +35,18 @@ if ((${#packages[@]})); then
 	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove "${packages[@]}"
 fi
 
-for port in 2525 2587 2465; do
+# Each port of the relay with the list that may have a mistake in it.
+declare -A relay=(
+	[2601]=smtpd_helo_restrictions
+	[2602]=smtpd_client_restrictions
+	[2603]=smtpd_sender_restrictions
+	[2604]=smtpd_relay_restrictions
+	[2605]=smtpd_relay_restrictions
+	[2606]=smtpd_sender_restrictions
+)
+ports=(2525 2587 2465 "${!relay[@]}")
+
+for port in "${ports[@]}"; do
 	if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
 		echo "$0: something listens on port $port already"
 		exit 1
@@ -41,10 +58,10 @@ chmod 755 "$dir"
 cd "$dir"
 user=no-reply@example.com
 password=$(openssl rand -hex 12)
-mkdir -p etc/sasl mail spool
+mkdir -p etc/sasl mail spool relay/etc relay/spool relay/wrong
 owner=${SUDO_UID:-$(id -u mail)}
-chown "$owner" mail
-install -d -o postfix data
+chown "$owner" mail relay/wrong
+install -d -o postfix data relay/data
 
 (
 	umask 077
@@ -109,10 +126,49 @@ postlog  unix-dgram n - n - 1 postlogd
 CONF
 postfix -c "$dir/etc" start 3>&- || { cat log; exit 1; }
 
-for port in 2525 2587 2465; do
+cp -r etc/sasl relay/etc
+sed 's/^smtp  *inet /#&/' /usr/share/postfix/master.cf.dist >relay/etc/master.cf
+for port in "${!relay[@]}"; do
+	touch "relay/wrong/$port"
+	chown "$owner" "relay/wrong/$port"
+	# A process for each connection reads the file anew. The last port reports a
+	# mistake at once, as Postfix did long ago.
+	cat >>relay/etc/master.cf <<CONF
+127.0.0.1:$port inet n - y - - smtpd
+	-o max_use=1
+	-o smtpd_delay_reject=$( ((port == 2606)) && echo no || echo yes)
+	-o { ${relay[$port]} = check_client_access texthash:$dir/relay/wrong/$port, permit_mynetworks, defer_unauth_destination }
+CONF
+done
+cat /usr/share/postfix/main.cf.debian - >relay/etc/main.cf <<CONF
+smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination
+mynetworks = 127.0.0.0/8
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = $dir/server.key, $dir/server.pem
+
+queue_directory = $dir/relay/spool
+data_directory = $dir/relay/data
+maillog_file_prefixes = $dir
+maillog_file = $dir/relay/log
+myhostname = relay.example.org
+mydestination =
+alias_maps =
+smtpd_sasl_auth_enable = yes
+smtpd_sender_login_maps = static:somebody
+transport_maps = static:virtual
+virtual_mailbox_base = $dir/mail
+virtual_mailbox_domains = relay.example.org
+virtual_mailbox_maps = static:relay/
+virtual_minimum_uid = 1
+virtual_uid_maps = static:$owner
+virtual_gid_maps = static:$(id -g mail)
+CONF
+postfix -c "$dir/relay/etc" start 3>&- || { cat relay/log; exit 1; }
+
+for port in "${ports[@]}"; do
 	for try in {1..100}; do
 		(: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-		((try < 100)) || { cat log; echo "$0: nobody listens on port $port"; exit 1; }
+		((try < 100)) || { cat log relay/log; echo "$0: nobody listens on port $port"; exit 1; }
 		sleep 0.1
 	done
 done
@@ -126,4 +182,7 @@ RESET_TEST_SMTP_USER=$user
 RESET_TEST_SMTP_PASSWORD=$password
 RESET_TEST_SMTP_MAILDIR=$dir/mail/box
 RESET_TEST_SMTP_CONFIG=$dir/etc
+RESET_TEST_SMTP_RELAY=$dir/relay/etc
+RESET_TEST_SMTP_RELAY_MAILDIR=$dir/mail/relay
+RESET_TEST_SMTP_WRONG=$dir/relay/wrong
 ENV
