@@ -23,7 +23,6 @@ const (
 // the pause is short, and the first success ends it.
 type breaker struct {
 	events eventLog
-	freed  chan struct{} // signals that a turn has ended
 
 	mu       sync.Mutex
 	running  int  // turns
@@ -45,7 +44,7 @@ type breaker struct {
 }
 
 func newBreaker(events eventLog) *breaker {
-	return &breaker{events: events, freed: make(chan struct{}, 1)}
+	return &breaker{events: events}
 }
 
 // A turn is the permission for one exchange.
@@ -68,27 +67,56 @@ const (
 func (b *breaker) begin(now time.Time, n int) (turns []turn, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.limit > 0 && !now.Before(b.failedAt.Add(forgetTime)) {
+	if b.isForgotten(now) {
 		b.limited = false
-	}
-	if b.limited {
+	} else {
 		n = min(n, b.limit-b.running)
 	}
 	for range n {
 		turns = append(turns, turn{began: now})
 	}
-	switch {
-	case len(turns) > 0:
-	case b.probing || b.running > b.limit:
-		return nil, minBreak
-	case now.Before(b.probeAt) && (b.limit == 0 || b.limit >= b.bound):
-		return nil, b.probeAt.Sub(now)
-	default:
+	if len(turns) == 0 {
+		if wait := b.untilProbe(now); wait > 0 {
+			return nil, wait
+		}
 		b.probing = true
 		turns = []turn{{began: now, probe: true}}
 	}
 	b.running += len(turns)
 	return turns, 0
+}
+
+// allows returns how many mails may be leased, as many as begin would give
+// turns, or after how long to ask again.
+func (b *breaker) allows(now time.Time) (n int, wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.isForgotten(now) {
+		return math.MaxInt, 0
+	}
+	if n := b.limit - b.running; n > 0 {
+		return n, 0
+	}
+	if wait := b.untilProbe(now); wait > 0 {
+		return 0, wait
+	}
+	return 1, 0
+}
+
+// isForgotten reports whether there is no limit.
+func (b *breaker) isForgotten(now time.Time) bool {
+	return !b.limited || b.limit > 0 && !now.Before(b.failedAt.Add(forgetTime))
+}
+
+// untilProbe returns how long a probe has to wait.
+func (b *breaker) untilProbe(now time.Time) time.Duration {
+	switch {
+	case b.probing || b.running > b.limit:
+		return minBreak
+	case b.limit == 0 || b.limit >= b.bound:
+		return max(0, b.probeAt.Sub(now))
+	}
+	return 0
 }
 
 // end ends a turn. cause is why the mail system is unavailable.
@@ -114,10 +142,6 @@ func (b *breaker) end(ctx context.Context, now time.Time, t turn, o outcome, cau
 
 	if goesDown {
 		b.events.log(ctx, mailerFailed, "error", cause)
-	}
-	select {
-	case b.freed <- struct{}{}:
-	default:
 	}
 }
 

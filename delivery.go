@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,15 +21,19 @@ const (
 	leaseTime     = time.Minute
 	renewEvery    = 20 * time.Second // the leases of mails that are being sent
 	sendTimeout   = 30 * time.Second // of a Mailer that has no SendTimeout
-	storeTime     = 10 * time.Second // what a call of the store or of Users has
-	hostPatience  = time.Second      // how long either may go on when its time is over
-	drainTime     = 10 * time.Second // what exchanges have once Run is to end
+	storeTimeout  = 10 * time.Second // what a call of the store or of Users has
+	hostGrace     = time.Second      // how long either may go on when its time is over
+	drainTimeout  = 10 * time.Second // what exchanges have once Run is to end
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
 	purgeBatch    = 1000
 	settleTries   = 3
 	maxUnsettled  = 10_000
 	jitterPercent = 30
+	maxBatch      = 256 // mails leased at a time
+	maxLookUps    = 16  // at a time
+	maxOrderWait  = 100 * time.Millisecond
+	maxWait       = time.Minute
 )
 
 // backOff is how long a mail waits after each failed attempt, the last for all
@@ -60,106 +65,353 @@ func (s *Service) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d := &delivery{
-		Service: s, stop: ctx, slots: make(chan struct{}, s.cfg.Workers),
+		Service: s, stop: ctx, work: work, batch: s.cfg.Workers, changed: make(chan struct{}, 1), lookUps: make(chan struct{}, maxLookUps),
 		sending: make(map[ID]ID), unsettled: make(map[ID]time.Time),
 	}
 
-	var wg, watching sync.WaitGroup
+	var watching sync.WaitGroup
 	watch, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	watching.Go(func() { d.watch(watch) })
 	defer watching.Wait()
 	defer endWatch()
-	wg.Go(func() { d.purgeAll(ctx) })
+	d.running.Go(func() { d.purgeAll(ctx) })
 	for d.stop.Err() == nil {
-		d.round(work, &wg)
+		d.round()
 	}
-	overtime := time.AfterFunc(drainTime, cut)
+	d.giveBack(d.takeReady(maxBatch))
+	overtime := time.AfterFunc(drainTimeout, cut)
 	defer overtime.Stop()
-	wg.Wait()
+	d.running.Wait()
 	if n := d.cut.Load(); n > 0 {
 		return fmt.Errorf("reset: run: %d exchanges with the mail server were cut off", n)
 	}
 	return nil
 }
 
-// A delivery is one call of Run.
+// A delivery is one call of Run. Its mail goes through three stages: it is
+// leased in batches; users are looked up, which retires the public requests
+// that have none; and the rest is sent, as many at a time as Config.Workers and
+// the breaker allow. So the mail server never delays a look-up, nor how soon
+// the next mail is leased, until Config.Workers exchanges wait for it.
 type delivery struct {
 	*Service
-	stop     context.Context // ends when Run is to end
-	slots    chan struct{}   // holds a token for each worker that is not free
-	failures int             // of Lease, in a row
-	cut      atomic.Int64    // exchanges that had no time to finish
+	stop    context.Context // ends when Run is to end
+	work    context.Context // ends when what Run has begun is cut off
+	running sync.WaitGroup
+	changed chan struct{} // signals that a look-up or an exchange has ended
+	lookUps chan struct{} // holds a token for each look-up that runs
+
+	leaseAt  time.Time    // when to lease next
+	failures int          // of Lease, in a row
+	cut      atomic.Int64 // exchanges that had no time to finish
 
 	mu        sync.Mutex
+	batch     int              // how many mails to lease at a time
+	resolving int              // jobs whose users are being looked up
+	exchanges int              // jobs that are being sent
+	ready     []job            // jobs to be sent
+	retired   []Settlement     // public requests without a user, to be removed
+	retiring  bool             // somebody removes them
 	sending   map[ID]ID        // the leases of mails that are being sent
 	unsettled map[ID]time.Time // mails that were sent but are queued still, as the store failed, and when they expire
 }
 
-// round leases no more mails than workers are free and the mail system can bear,
-// and hands them out. It returns at once if there may be more, and otherwise
-// after a while.
-func (d *delivery) round(work context.Context, wg *sync.WaitGroup) {
-	free := d.takeSlots()
-	if free == 0 {
+// A job is one mail, or all leased public requests for one address.
+type job struct {
+	mails []Mail
+	user  User // of a reset mail
+	until time.Time
+}
+
+// round starts what can be started and waits for the next change.
+func (d *delivery) round() {
+	now := time.Now()
+	d.giveBack(d.stale(now))
+	wait := d.startExchanges(now)
+	n, later := d.room(now)
+	switch {
+	case n == 0:
+		wait = min(wait, later)
+	case now.Before(d.leaseAt):
+		wait = min(wait, d.leaseAt.Sub(now))
+	default:
+		d.leaseBatch(n)
 		return
 	}
-	turns, wait := d.breaker.begin(time.Now(), free)
-	for range free - len(turns) {
-		<-d.slots
-	}
-	if len(turns) == 0 {
-		d.pause(wait, d.breaker.freed)
-		return
-	}
-	mails, err := d.lease(work, len(turns))
-	jobs := group(mails)
-	for i, t := range turns {
-		if i >= len(jobs) {
-			d.breaker.end(work, time.Now(), t, noExchange, nil)
-			<-d.slots
-			continue
-		}
-		wg.Go(func() {
-			defer func() { <-d.slots }()
-			o, err := d.work(work, jobs[i])
-			d.breaker.end(work, time.Now(), t, o, err)
-		})
-	}
-	if err != nil {
-		d.failures++
-		d.events.log(work, leaseFailed, "error", err)
-		d.pause(jitter(min(pollEvery<<min(d.failures, 4), storeTime)), d.wake)
-		return
-	}
-	d.failures = 0
-	if len(mails) == 0 {
-		d.pause(jitter(pollEvery), d.wake)
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-d.wake:
+		d.leaseAt = time.Time{}
+	case <-d.changed:
+	case <-d.stop.Done():
 	}
 }
 
-// takeSlots waits for a free worker and returns how many are free. It returns
-// 0 when Run is to end.
-func (d *delivery) takeSlots() (n int) {
-	select {
-	case d.slots <- struct{}{}:
-		n = 1
-	case <-d.stop.Done():
-		return 0
+// startExchanges sends ready jobs in the order in which they were leased. It
+// returns after how long to try again.
+func (d *delivery) startExchanges(now time.Time) (wait time.Duration) {
+	d.mu.Lock()
+	n := min(len(d.ready), d.cfg.Workers-d.exchanges)
+	d.mu.Unlock()
+	if n <= 0 {
+		return maxWait
 	}
-	for {
-		select {
-		case d.slots <- struct{}{}:
-			n++
-		default:
-			return n
+	turns, wait := d.breaker.begin(now, n)
+	if len(turns) == 0 {
+		d.giveBack(d.takeReady(n))
+		return wait
+	}
+	jobs := d.takeReady(len(turns))
+	d.mu.Lock()
+	d.exchanges += len(jobs)
+	d.mu.Unlock()
+	for i, j := range jobs {
+		d.running.Go(func() { d.sendJob(j, turns[i]) })
+	}
+	return maxWait
+}
+
+// sendJob sends one job. Its turn ends, and another begins, as soon as the mail
+// server has answered.
+func (d *delivery) sendJob(j job, t turn) {
+	var once sync.Once
+	end := func(o outcome, err error) {
+		once.Do(func() {
+			d.breaker.end(d.work, time.Now(), t, o, err)
+			d.mu.Lock()
+			d.exchanges--
+			d.mu.Unlock()
+			d.signal()
+		})
+	}
+	defer end(noExchange, nil)
+	defer func() {
+		if p := recover(); p != nil {
+			end(inconclusive, nil)
+			d.retry(d.work, j.mails, d.events.panicked(d.work, p))
 		}
+	}()
+	if j.mails[0].Kind == MailNotification {
+		d.deliverNotification(d.work, j.mails[0], end)
+		return
+	}
+	d.deliverReset(d.work, j, end)
+}
+
+// room returns how many mails may be leased, so that no exchange waits for a
+// look-up and none is leased that the breaker would not let through, or after
+// how long to ask again.
+func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
+	d.mu.Lock()
+	batch, held := d.batch, len(d.ready)+d.resolving
+	d.mu.Unlock()
+	if held >= batch || held > 0 && held >= d.cfg.Workers {
+		return 0, maxWait // until one of them is retired or sent
+	}
+	switch n, wait = d.breaker.allows(now); {
+	case n == 0:
+		return 0, wait
+	case n <= held:
+		return 0, maxWait
+	}
+	return min(n, batch) - held, 0
+}
+
+// stale takes the ready jobs whose leases have run for too long to be sent.
+func (d *delivery) stale(now time.Time) (old []job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = slices.DeleteFunc(d.ready, func(j job) bool {
+		if now.Before(j.until) {
+			return false
+		}
+		old = append(old, j)
+		return true
+	})
+	return old
+}
+
+// takeReady takes at most n of the ready jobs.
+func (d *delivery) takeReady(n int) []job {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	jobs := slices.Clone(d.ready[:min(n, len(d.ready))])
+	d.ready = slices.Delete(d.ready, 0, len(jobs))
+	return jobs
+}
+
+// giveBack leaves jobs to a later lease or another process.
+func (d *delivery) giveBack(jobs []job) {
+	var done []Settlement
+	for _, j := range jobs {
+		done = append(done, unspent(j.mails)...)
+	}
+	if len(done) > 0 {
+		d.running.Go(func() { d.settle(d.work, done) })
+	}
+}
+
+func (d *delivery) signal() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// leaseBatch leases at most n mails and has their users looked up.
+func (d *delivery) leaseBatch(n int) {
+	mails, err := d.lease(d.work, n)
+	now := time.Now()
+	if err != nil {
+		d.failures++
+		d.events.log(d.work, leaseFailed, "error", err)
+		d.leaseAt = now.Add(jitter(min(pollEvery<<min(d.failures, 4), storeTimeout)))
+		return
+	}
+	d.failures = 0
+	if len(mails) < n {
+		d.leaseAt = now.Add(jitter(pollEvery))
+	}
+	jobs := group(mails)
+	d.mu.Lock()
+	d.resolving += len(jobs)
+	d.mu.Unlock()
+	d.running.Go(func() { d.resolve(jobs, now.Add(leaseTime/2)) })
+}
+
+// resolve prepares jobs at the same time. They become ready in the order in
+// which they were leased, but none waits long for the look-up of another.
+func (d *delivery) resolve(jobs []job, until time.Time) {
+	failpoint.Hit("leased")
+	type result struct {
+		i     int
+		ready bool
+	}
+	results := make(chan result, len(jobs))
+	for i := range jobs {
+		jobs[i].until = until
+		d.running.Go(func() {
+			d.lookUps <- struct{}{}
+			defer func() { <-d.lookUps }()
+			results <- result{i, d.prepare(&jobs[i])}
+		})
+	}
+	order := time.NewTimer(maxOrderWait)
+	defer order.Stop()
+	var first []result
+	for waiting := true; waiting && len(first) < len(jobs); {
+		select {
+		case r := <-results:
+			first = append(first, r)
+		case <-order.C:
+			waiting = false
+		}
+	}
+	slices.SortFunc(first, func(a, b result) int { return a.i - b.i })
+	for _, r := range first {
+		d.resolved(jobs[r.i], r.ready)
+	}
+	for range len(jobs) - len(first) {
+		r := <-results
+		d.resolved(jobs[r.i], r.ready)
+	}
+}
+
+// resolved makes a job ready, unless nobody will send it. It adapts how many
+// mails are leased at a time: those that have no user are retired by the
+// hundred, and those that wait for the mail server are left to other processes.
+func (d *delivery) resolved(j job, ready bool) {
+	d.mu.Lock()
+	d.resolving--
+	if ready {
+		d.batch = max(d.cfg.Workers, d.batch-1)
+	} else {
+		d.batch = min(d.batch+1, maxBatch)
+	}
+	ended := d.stop.Err() != nil
+	if ready && !ended {
+		d.ready = append(d.ready, j)
+	}
+	d.mu.Unlock()
+	if ready && ended {
+		d.settle(d.work, unspent(j.mails))
+	}
+	d.signal()
+}
+
+// prepare reports whether a job is to be sent.
+func (d *delivery) prepare(j *job) (ready bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			ready = false
+			d.retry(d.work, j.mails, d.events.panicked(d.work, p))
+		}
+	}()
+	if j.mails = d.unsent(d.work, j.mails); len(j.mails) == 0 {
+		return false
+	}
+	if d.stop.Err() != nil {
+		d.settle(d.work, unspent(j.mails))
+		return false
+	}
+	if j.mails[0].Kind == MailNotification {
+		return true
+	}
+	if j.mails = d.inTime(j.mails); len(j.mails) == 0 {
+		return false
+	}
+	var err error
+	j.user, err = d.lookUp(d.work, j.mails[0])
+	switch {
+	case errors.Is(err, ErrNoUser):
+		d.retire(j.mails)
+	case err != nil:
+		d.retry(d.work, j.mails, err)
+	}
+	return err == nil
+}
+
+// inTime gives up the mails whose links would live too short.
+func (d *delivery) inTime(mails []Mail) (live []Mail) {
+	var late []Mail
+	for _, m := range mails {
+		if time.Until(m.Expires) < d.leastLeft() {
+			late = append(late, m)
+		} else {
+			live = append(live, m)
+		}
+	}
+	d.giveUp(d.work, late, mailExpired, nil)
+	return live
+}
+
+// retire removes public requests that have no user. What is retired while the
+// store removes others is removed together.
+func (d *delivery) retire(mails []Mail) {
+	d.mu.Lock()
+	d.retired = append(d.retired, removed(mails)...)
+	first := !d.retiring
+	d.retiring = true
+	d.mu.Unlock()
+	for first {
+		d.mu.Lock()
+		done := d.retired
+		d.retired = nil
+		d.retiring = len(done) > 0
+		d.mu.Unlock()
+		if len(done) == 0 {
+			return
+		}
+		d.settle(d.work, done)
 	}
 }
 
 // lease runs on the context of the work: a lease that is cut off half-way
 // would hold a mail for nothing.
 func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
-	ctx, cancel := context.WithTimeout(work, storeTime)
+	ctx, cancel := context.WithTimeout(work, storeTimeout)
 	defer cancel()
 	now := time.Now()
 	var mails []Mail
@@ -170,60 +422,26 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	return mails, err
 }
 
-// pause waits for a while, or less if wake or the end of Run comes first.
-func (d *delivery) pause(wait time.Duration, wake <-chan struct{}) {
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-wake:
-	case <-d.stop.Done():
-	}
-}
-
 func jitter(t time.Duration) time.Duration {
 	percent := 100 - jitterPercent + rand.N(2*jitterPercent+1)
 	return t * time.Duration(percent) / 100
 }
 
-// group makes one job of the asks for one address, and one of any other mail.
-func group(mails []Mail) (jobs [][]Mail) {
+// group makes one job of the public requests for one address, and one of any
+// other mail.
+func group(mails []Mail) (jobs []job) {
 	public := make(map[string]int)
 	for _, m := range mails {
 		if m.Kind == MailReset && m.UserID == "" {
 			if i, ok := public[m.Email]; ok {
-				jobs[i] = append(jobs[i], m)
+				jobs[i].mails = append(jobs[i].mails, m)
 				continue
 			}
 			public[m.Email] = len(jobs)
 		}
-		jobs = append(jobs, []Mail{m})
+		jobs = append(jobs, job{mails: []Mail{m}})
 	}
 	return jobs
-}
-
-// work does one job. Whatever happens, its mails are settled or run out of
-// their leases. It returns what it has seen of the mail system, with the error
-// of one that is unavailable.
-func (d *delivery) work(ctx context.Context, job []Mail) (o outcome, err error) {
-	failpoint.Hit("leased")
-	defer func() {
-		if p := recover(); p != nil {
-			o = inconclusive
-			d.retry(ctx, job, d.events.panicked(ctx, p))
-		}
-	}()
-	if job = d.unsent(ctx, job); len(job) == 0 {
-		return noExchange, nil
-	}
-	if d.stop.Err() != nil {
-		d.settle(ctx, unspent(job))
-		return noExchange, nil
-	}
-	if job[0].Kind == MailNotification {
-		return d.deliverNotification(ctx, job[0])
-	}
-	return d.deliverReset(ctx, job)
 }
 
 // settleSent removes a mail that was sent. One that the store keeps all the
@@ -258,60 +476,34 @@ func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
 // leastLeft is how long a link must live to be mailed.
 func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TTL/2) }
 
-// deliverReset mails one link for a job: to the user who has the address, if
-// there is one.
-func (d *delivery) deliverReset(ctx context.Context, job []Mail) (outcome, error) {
-	var late, live []Mail
-	for _, m := range job {
-		if time.Until(m.Expires) < d.leastLeft() {
-			late = append(late, m)
-		} else {
-			live = append(live, m)
-		}
-	}
-	d.giveUp(ctx, late, mailExpired, nil)
-	if len(live) == 0 {
-		return noExchange, nil
-	}
-	return d.deliverLive(ctx, live)
-}
-
-func (d *delivery) deliverLive(ctx context.Context, job []Mail) (outcome, error) {
-	m, others := job[0], job[1:]
-	user, err := d.lookUp(ctx, m)
-	switch {
-	case errors.Is(err, ErrNoUser):
-		d.settle(ctx, removed(job))
-		return noExchange, nil
-	case err != nil:
-		d.retry(ctx, job, err)
-		return noExchange, nil
-	}
+// deliverReset mails one link for all public requests of a job.
+func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, error)) {
+	m, others, user := j.mails[0], j.mails[1:], j.user
 	activation, err := d.issue(ctx, &m, user)
 	switch {
 	case errors.Is(err, ErrGone):
 		d.settle(ctx, unspent(others))
-		return noExchange, nil
+		return
 	case errors.Is(err, ErrTooManyRequests):
-		d.giveUp(ctx, job, overCap, nil, "user", user.ID)
-		return noExchange, nil
+		d.giveUp(ctx, j.mails, overCap, nil, "user", user.ID)
+		return
 	case err != nil:
-		d.retry(ctx, job, err)
-		return noExchange, nil
+		d.retry(ctx, j.mails, err)
+		return
 	}
 	d.settle(ctx, removed(others))
 	query := "?activation=" + url.QueryEscape(activation)
-	return d.exchange(ctx, m, Message{
+	d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
 		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
-	})
+	}, end)
 }
 
 // lookUp returns the user whom a mail is for.
 func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	user, err := inTime(ctx, hostPatience, func() (User, error) { return d.accounts.find(ctx, m.Email) })
+	user, err := inTime(ctx, hostGrace, func() (User, error) { return d.accounts.find(ctx, m.Email) })
 	if err == nil && m.UserID != "" && m.UserID != user.ID {
 		return User{}, fmt.Errorf("%w: the address is another user's now", ErrNoUser)
 	}
@@ -320,7 +512,7 @@ func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 
 // issue mints the activation of one attempt, under the lease, which it renews.
 func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	activation, a, err := d.mint.activation(user, m.ID, m.Expires)
 	if err != nil {
@@ -336,22 +528,23 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error
 	return activation, nil
 }
 
-func (d *delivery) deliverNotification(ctx context.Context, m Mail) (outcome, error) {
-	return d.exchange(ctx, m, Message{
+func (d *delivery) deliverNotification(ctx context.Context, m Mail, end func(outcome, error)) {
+	d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
-	})
+	}, end)
 }
 
-// exchange hands a message to the mail system and settles its mail.
-func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) (outcome, error) {
+// exchange hands a message to the mail system, calls end with what that has
+// shown, and settles the mail.
+func (d *delivery) exchange(ctx context.Context, m Mail, msg Message, end func(outcome, error)) {
 	now := time.Now()
-	if m.Due.Sub(now) < leaseTime-renewEvery-storeTime {
-		return noExchange, nil // another worker may soon hold the lease, and would send it a second time
+	if m.Due.Sub(now) < leaseTime-renewEvery-storeTimeout {
+		return // another worker may soon hold the lease, and would send it a second time
 	}
 	if d.stop.Err() != nil {
 		d.settle(ctx, unspent([]Mail{m}))
-		return noExchange, nil
+		return
 	}
 	var err error
 	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
@@ -360,7 +553,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) (outcome, 
 	})
 	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))
-		return noExchange, nil
+		return
 	}
 	err = d.send(ctx, m, msg)
 	failpoint.Hit("sent")
@@ -369,21 +562,22 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message) (outcome, 
 	}
 	switch {
 	case err == nil:
+		end(available, nil)
 		d.settleSent(ctx, m)
 		d.events.log(ctx, mailSent, attrsOf(m)...)
-		return available, nil
 	case errors.Is(err, ErrUndeliverable):
+		end(available, nil)
 		d.giveUp(ctx, []Mail{m}, mailUndeliverable, err)
-		return available, nil
 	case errors.Is(err, ErrUnconfirmed):
+		end(inconclusive, nil)
 		d.sendOnceMore(ctx, m, err)
 	case errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
+		end(unavailable, err)
 		d.settle(ctx, unspent([]Mail{m}))
-		return unavailable, err
 	default:
+		end(inconclusive, nil)
 		d.retry(ctx, []Mail{m}, err)
 	}
-	return inconclusive, nil
 }
 
 // send keeps the lease while the exchange goes on.
@@ -402,7 +596,7 @@ func (d *delivery) send(ctx context.Context, m Mail, msg Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, err := inTime(ctx, hostPatience, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
+	_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
 	return err
 }
 
@@ -519,7 +713,7 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 	if len(done) == 0 {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	failpoint.Hit("settling")
 	for try := 1; ; try++ {
