@@ -154,6 +154,24 @@ func TestSnippetsAreCode(t *testing.T) {
 	}
 }
 
+var mounting = regexp.MustCompile(`(?ms)^## Mounting\n.*?^## `)
+
+// So does the code in the table of routers, in README.md.
+func TestMountsAreCode(t *testing.T) {
+	needsCheckout(t)
+	var code strings.Builder
+	goFiles(t, func(_, text string) { code.WriteString(text) })
+	mounts := regexp.MustCompile("`(\\w+\\.\\w+\\([^`]+\\))`").FindAllStringSubmatch(mounting.FindString(pages(t)["README.md"]), -1)
+	if len(mounts) == 0 {
+		t.Fatal("README.md has no mounts")
+	}
+	for _, m := range mounts {
+		if !strings.Contains(code.String(), m[1]) {
+			t.Errorf("README.md has a mount that is in no Go file: %s", m[0])
+		}
+	}
+}
+
 // dedent removes the indentation of every line: a snippet may stand anywhere.
 func dedent(text string) string {
 	return regexp.MustCompile(`(?m)^[ \t]+|[ \t]+$`).ReplaceAllString(text, "")
@@ -195,6 +213,15 @@ func anchors(text string) (list []string) {
 		list = append(list, regexp.MustCompile(`[^\p{L}\p{N}_-]`).ReplaceAllString(anchor, ""))
 	}
 	return list
+}
+
+// Each page says in its first line whom it is for.
+func TestPagesNameTheirReader(t *testing.T) {
+	for page, text := range pages(t) {
+		if _, first, _ := strings.Cut(text, "\n\n"); strings.HasPrefix(page, "docs/") && !strings.HasPrefix(first, "For ") {
+			t.Errorf("%s begins with %.40q, want the reader it is for", page, first)
+		}
+	}
 }
 
 // README.md is a door, not the house.
@@ -244,6 +271,31 @@ func TestMap(t *testing.T) {
 		for _, m := range name.FindAllStringSubmatch(step, -1) {
 			if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(code.String()) {
 				t.Errorf("docs/architecture.md: %s is in no file of this step: %s", m[0], step)
+			}
+		}
+	}
+}
+
+// security.md lists the advisories about the versions that go.mod names.
+func TestDependencies(t *testing.T) {
+	needsCheckout(t)
+	rows := regexp.MustCompile(`(?m)^\| ([\w./-]+\.[\w./-]+) (v[\w.+-]+)(?: \(([\w, ]+)\))? \|`).
+		FindAllStringSubmatch(pages(t)["docs/security.md"], -1)
+	if len(rows) == 0 {
+		t.Fatal("docs/security.md has no table of modules")
+	}
+	for _, row := range rows {
+		module, version, folders := row[1], row[2], row[3]
+		if folders == "" {
+			folders = "."
+		}
+		for folder := range strings.SplitSeq(folders, ", ") {
+			mod, err := os.ReadFile(filepath.Join(root, folder, "go.mod"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := regexp.MustCompile(`(?m)^\s+` + regexp.QuoteMeta(module+" "+version) + `\b`); !want.Match(mod) {
+				t.Errorf("docs/security.md: %s/go.mod does not require %s %s", folder, module, version)
 			}
 		}
 	}

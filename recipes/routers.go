@@ -23,7 +23,7 @@ import (
 // NetHTTP mounts on the router of the standard library.
 func NetHTTP(svc *reset.Service, accessLog io.Writer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/account/", http.StripPrefix("/account", svc.Pages()))
+	mux.Handle("/account/", svc.Pages())
 	mux.Handle("/v1/auth/", svc.Handler())
 
 	l := log.New(accessLog, "", log.LstdFlags)
@@ -33,11 +33,11 @@ func NetHTTP(svc *reset.Service, accessLog io.Writer) http.Handler {
 	})
 }
 
-// Chi mounts on chi, which leaves the prefix in the path.
+// Chi mounts on chi.
 func Chi(svc *reset.Service, accessLog io.Writer) http.Handler {
 	r := chi.NewRouter()
 	r.Use(withoutQuery, chimiddleware.RequestLogger(&chimiddleware.DefaultLogFormatter{Logger: log.New(accessLog, "", log.LstdFlags)}))
-	r.Mount("/account", http.StripPrefix("/account", svc.Pages()))
+	r.Mount("/account", svc.Pages())
 	r.Handle("/v1/auth/*", svc.Handler())
 	return r
 }
@@ -54,7 +54,7 @@ func withoutQuery(next http.Handler) http.Handler {
 func Gin(svc *reset.Service, accessLog io.Writer) http.Handler {
 	r := gin.New()
 	r.Use(gin.LoggerWithConfig(gin.LoggerConfig{Output: accessLog, SkipQueryString: true}))
-	r.Any("/account/*path", gin.WrapH(http.StripPrefix("/account", svc.Pages())))
+	r.Any("/account/*path", gin.WrapH(svc.Pages()))
 	r.Any("/v1/auth/*path", gin.WrapH(svc.Handler()))
 	return r
 }
@@ -70,7 +70,7 @@ func Echo(svc *reset.Service, accessLog io.Writer) http.Handler {
 			return nil
 		},
 	}))
-	e.Any("/account/*", echo.WrapHandler(http.StripPrefix("/account", svc.Pages())))
+	e.Any("/account/*", echo.WrapHandler(svc.Pages()))
 	e.Any("/v1/auth/*", echo.WrapHandler(svc.Handler()))
 	return e
 }
@@ -80,7 +80,7 @@ func Echo(svc *reset.Service, accessLog io.Writer) http.Handler {
 func Fiber(svc *reset.Service, accessLog io.Writer) *fiber.App {
 	app := fiber.New()
 	app.Use(fiberlogger.New(fiberlogger.Config{Stream: accessLog, Format: "${method} ${path} ${status}\n"}))
-	app.Use("/account", adaptor.HTTPHandler(http.StripPrefix("/account", svc.Pages())))
+	app.Use("/account", adaptor.HTTPHandler(svc.Pages()))
 	app.Use("/v1/auth", adaptor.HTTPHandler(svc.Handler()))
 	return app
 }
