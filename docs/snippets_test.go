@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"context"
 	"net/netip"
 	"os"
 
@@ -17,6 +18,26 @@ var cloudflare []netip.Prefix
 
 var _ = reset.Config{
 	ClientIP: reset.ClientIPFromHeader("CF-Connecting-IP", cloudflare...),
+}
+
+var _ reset.Mailer = &reset.SMTPMailer{
+	Addr:     "smtp.example.com:587",
+	From:     "Example <no-reply@example.com>",
+	Username: "no-reply@example.com",
+	Password: os.Getenv("SMTP_PASSWORD"),
+}
+
+var _ = reset.SMTPMailer{
+	Header: map[string]string{"X-Mailgun-Track-Clicks": "no"},
+}
+
+var mailToken func(context.Context) (string, error)
+
+var _ reset.Mailer = &reset.SMTPMailer{
+	Addr:     "smtp.office365.com:587",
+	From:     "Example <no-reply@example.com>",
+	Username: "no-reply@example.com",
+	Token:    mailToken,
 }
 
 var _ = reset.Config{
