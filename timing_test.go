@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -18,34 +19,53 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopassreset/reset"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
-// The tests of timing measure, so they need some minutes of a machine that has
-// nothing else to do. They ask whether somebody who times the public face can
-// tell addresses that have a user from those that have none: the area under the
-// ROC curve, which the Mann-Whitney statistic estimates, is 0.5 where nobody
-// can and 1 where anybody can. A run counts only if it finds no difference
-// where there is none, and a difference that was put there.
+// The timing tests ask whether a client that measures time can tell addresses
+// with an account from those without: the area under the ROC curve, which the
+// Mann-Whitney statistic estimates, is 0.5 where nobody can and 1 where anybody
+// can. A run counts only if its controls hold: it finds no difference where
+// there is none, and finds a difference that was put there.
+//
+// A run consists of batches, and classes are compared within a batch. A batch
+// in which the machine was too noisy to see the difference that was put there
+// is measured again. That is judged by addresses with an account alone, so it
+// cannot favour an answer.
 const (
 	tolerance       = 0.05
 	negativeControl = 0.03
 	positiveControl = 0.9
-	timingRuns      = 3    // at most; one that counts has to find nothing
-	timingSamples   = 4000 // of each class
+	timingRuns      = 3    // one of them must find nothing
+	timingSamples   = 4000 // of each class in a run
+	timingMost      = 4    // times the batches of a run are measured, at most
 	timingWarmUp    = 500
+	timingTick      = 5 * time.Millisecond // from one request to the next
 )
 
-// The classes of addresses. There are two that don't differ.
+// The classes of addresses. The first two do not differ.
 const (
 	known = iota
 	knownToo
 	unknown
 	classes
 )
+
+// questions counts what the timing tests asked. A question that is undecided
+// has failed.
+var questions struct{ decided, undecided int }
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if n := questions; n.decided+n.undecided > 0 {
+		fmt.Printf("timing: %d questions decided, %d not\n", n.decided, n.undecided)
+	}
+	os.Exit(code)
+}
 
 func needTiming(t *testing.T) {
 	t.Helper()
@@ -54,7 +74,8 @@ func needTiming(t *testing.T) {
 	}
 }
 
-// everybody is accounts where each address that begins with "known" has a user.
+// everybody is accounts in which each address that begins with "known" has a
+// user.
 type everybody struct{}
 
 func (everybody) FindByEmail(_ context.Context, address string) (reset.User, error) {
@@ -70,22 +91,29 @@ type mailerFunc func(context.Context, reset.Message) error
 
 func (f mailerFunc) Send(ctx context.Context, m reset.Message) error { return f(ctx, m) }
 
-func sendsAtOnce(context.Context, reset.Message) error { return nil }
+// addresses makes addresses of one length, none of them twice.
+type addresses int
 
-// A prober asks over loopback, as a client outside would, on one connection.
+func (n *addresses) fresh(class int) string {
+	*n++
+	return fmt.Sprintf("%s%08d@example.com", [classes]string{"known-a", "known-b", "unknown"}[class], *n)
+}
+
+// A prober sends requests over loopback, as a client outside would, on one
+// connection.
 type prober struct {
+	addresses
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
-	n    int
 }
 
-// newProber serves the public face of a service that Runs. The fewer workers,
-// the less noise they make: of two processors they would take both at times.
+// newProber serves the pages of a service that runs. The fewer workers, the
+// less noise they make: they take processors from the server.
 func newProber(t *testing.T, workers int, mailer mailerFunc) *prober {
 	t.Helper()
 	dir := t.TempDir()
-	if d, err := os.MkdirTemp("/dev/shm", "reset"); err == nil { // the less noise, the more would be seen
+	if d, err := os.MkdirTemp("/dev/shm", "reset"); err == nil { // a disk makes noise
 		t.Cleanup(func() { os.RemoveAll(d) })
 		dir = d
 	}
@@ -94,11 +122,11 @@ func newProber(t *testing.T, workers int, mailer mailerFunc) *prober {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	svc := newFixture(t, nil, func(c *reset.Config) {
+	f := newFixture(t, nil, func(c *reset.Config) {
 		c.Users, c.Store, c.Mailer, c.PerClient, c.Workers = everybody{}, store, mailer, reset.Unlimited, workers
 	})
-	svc.run()
-	srv := httptest.NewServer(svc.Pages())
+	f.run()
+	srv := httptest.NewServer(f.Pages())
 	t.Cleanup(srv.Close)
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
@@ -112,14 +140,7 @@ func newProber(t *testing.T, workers int, mailer mailerFunc) *prober {
 	return p
 }
 
-// fresh returns an address that was not used before. Those of all classes have
-// the same length.
-func (p *prober) fresh(class int) string {
-	p.n++
-	return fmt.Sprintf("%s%08d@example.com", [classes]string{"known-a", "known-b", "unknown"}[class], p.n)
-}
-
-// forgot returns how long the answer took.
+// forgot makes a public request and returns how long the answer took.
 func (p *prober) forgot(address string) time.Duration {
 	body := `{"email":"` + address + `"}`
 	request := fmt.Sprintf("POST /forgot HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
@@ -139,29 +160,27 @@ func (p *prober) forgot(address string) time.Duration {
 	return took
 }
 
-// An answer is one sample.
-type answer struct {
+// A sample is the time that one request of a class took.
+type sample struct {
 	class int
 	took  time.Duration
 }
 
-// stream takes samples of all classes in random order, one each tick.
-func stream(tick time.Duration, sample func(class int) time.Duration) []answer {
-	var answers []answer
+// stream takes n samples of each class in random order, one each tick.
+func stream(n int, take func(class int) time.Duration) (samples []sample) {
 	next := time.Now()
-	for _, class := range shuffled(timingSamples) {
-		answers = append(answers, answer{class, sample(class)})
-		next = next.Add(tick)
+	for _, class := range shuffled(n) {
+		samples = append(samples, sample{class, take(class)})
+		next = next.Add(timingTick)
 		if wait := time.Until(next); wait > 0 {
 			<-time.After(wait)
 		}
 	}
-	return answers
+	return samples
 }
 
 // shuffled returns n of each class in random order.
-func shuffled(n int) []int {
-	var order []int
+func shuffled(n int) (order []int) {
 	for class := range classes {
 		order = append(order, slices.Repeat([]int{class}, n)...)
 	}
@@ -169,57 +188,72 @@ func shuffled(n int) []int {
 	return order
 }
 
-// A reading has what one run measured, of each class, to answer one question.
-// step is the difference that it must be able to see.
-type reading struct {
+// A batch is what was measured, of each class, to answer one question, and
+// samples of a class that is late by as much as must be seen.
+type batch struct {
 	question string
 	took     [classes][]time.Duration
-	step     time.Duration
+	late     []time.Duration
 }
 
-// read tells answers apart by what was asked for so many asks before. Since
-// the order is random, any other ask between is alike for all.
-func read(question string, answers []answer, before int) reading {
-	r := reading{question: question, step: time.Millisecond}
-	for i, a := range answers[before:] {
-		class := answers[i].class
-		r.took[class] = append(r.took[class], a.took)
-	}
-	return r
-}
+func (b *batch) add(class int, took time.Duration) { b.took[class] = append(b.took[class], took) }
 
-// controls returns how well alike classes can be told apart, and how well such
-// of which one is late by a step.
-func (r reading) controls() (negative, positive float64) {
-	late := slices.Clone(r.took[knownToo])
+// delayed returns samples that took longer by d.
+func delayed(took []time.Duration, d time.Duration) []time.Duration {
+	late := slices.Clone(took)
 	for i := range late {
-		late[i] += r.step
+		late[i] += d
 	}
-	return auc(r.took[known], r.took[knownToo]), auc(r.took[known], late)
+	return late
+}
+
+// read files samples under the class of the request so many requests before.
+// Since the order is random, whatever came between is alike for all.
+func read(question string, samples []sample, before int) batch {
+	b := batch{question: question}
+	for i, s := range samples[before:] {
+		b.add(samples[i].class, s.took)
+	}
+	b.late = delayed(b.took[knownToo], time.Millisecond)
+	return b
+}
+
+// A verdict is how well two classes can be told apart: one with an account from
+// one without, two that are alike, and two of which one is late.
+type verdict struct{ found, negative, positive float64 }
+
+func (b batch) verdict() verdict {
+	return verdict{auc(b.took[known], b.took[unknown]), auc(b.took[known], b.took[knownToo]), auc(b.took[known], b.late)}
+}
+
+func mean(verdicts []verdict) (m verdict) {
+	n := float64(len(verdicts))
+	for _, v := range verdicts {
+		m.found += v.found / n
+		m.negative += v.negative / n
+		m.positive += v.positive / n
+	}
+	return m
 }
 
 // auc is the probability that a sample of b is larger than one of a.
 func auc(a, b []time.Duration) float64 {
-	type sample struct {
-		d time.Duration
-		b bool
-	}
 	var all []sample
 	for _, d := range a {
-		all = append(all, sample{d, false})
+		all = append(all, sample{0, d})
 	}
 	for _, d := range b {
-		all = append(all, sample{d, true})
+		all = append(all, sample{1, d})
 	}
-	slices.SortFunc(all, func(x, y sample) int { return cmp.Compare(x.d, y.d) })
+	slices.SortFunc(all, func(x, y sample) int { return cmp.Compare(x.took, y.took) })
 	ranks := 0.0
 	for i := 0; i < len(all); {
 		j := i
-		for j < len(all) && all[j].d == all[i].d {
+		for j < len(all) && all[j].took == all[i].took {
 			j++
 		}
 		for k := i; k < j; k++ {
-			if all[k].b {
+			if all[k].class == 1 {
 				ranks += float64(i+j+1) / 2 // ties share their rank
 			}
 		}
@@ -241,131 +275,192 @@ func TestAUC(t *testing.T) {
 		{[]time.Duration{1, 2}, []time.Duration{2, 3}, 0.875},
 	} {
 		if got := auc(tt.a, tt.b); got != tt.want {
-			t.Errorf("auc(%v, %v) = %v; want %v", tt.a, tt.b, got, tt.want)
+			t.Errorf("auc(%v, %v) = %v, want %v", tt.a, tt.b, got, tt.want)
 		}
 	}
 }
 
-// gate passes if for each question one of three runs counts and finds nothing.
-// If none counts, the machine was too busy to tell, which is said as a skip.
-func gate(t *testing.T, measure func() []reading) {
+// gate measures until each question is decided: one of three runs counts and
+// finds nothing, or all three find a difference. A run has perRun batches.
+func gate(t *testing.T, perRun int, measure func() []batch) {
 	t.Helper()
 	type state struct {
-		counted int
-		passed  bool
+		batches []verdict // of the current run
+		noisy   int       // batches that were measured again
+		runs    int       // that counted
+		decided bool
 	}
 	states := make(map[string]*state)
-	for run := range timingRuns {
-		open := false
-		for _, r := range measure() {
-			s := states[r.question]
-			if s == nil {
-				s = new(state)
-				states[r.question] = s
-			}
-			if s.passed {
-				continue
-			}
-			found := auc(r.took[known], r.took[unknown])
-			negative, positive := r.controls()
-			counts := math.Abs(negative-0.5) <= negativeControl && positive >= positiveControl
-			t.Logf("run %d, %s: AUC %.3f; controls %.3f, %.3f; counts: %t", run+1, r.question, found, negative, positive, counts)
-			if counts {
-				s.counted++
-				s.passed = math.Abs(found-0.5) < tolerance
-			}
-			open = open || !s.passed
-		}
+	open := true
+	for range timingMost * perRun {
 		if !open {
 			break
 		}
+		open = false
+		for _, b := range measure() {
+			s := states[b.question]
+			if s == nil {
+				s = new(state)
+				states[b.question] = s
+			}
+			if s.decided {
+				continue
+			}
+			if v := b.verdict(); v.positive < positiveControl {
+				s.noisy++
+			} else {
+				s.batches = append(s.batches, v)
+			}
+			if len(s.batches) == perRun {
+				v := mean(s.batches)
+				s.batches = nil
+				counts := math.Abs(v.negative-0.5) <= negativeControl
+				t.Logf("%s: AUC %.3f; controls %.3f, %.3f; counts: %t; %d batches were too noisy", b.question, v.found, v.negative, v.positive, counts, s.noisy)
+				if counts {
+					s.runs++
+					passed := math.Abs(v.found-0.5) <= tolerance
+					if s.decided = passed || s.runs == timingRuns; s.decided && !passed {
+						t.Errorf("%s: the classes differ in each of %d runs", b.question, s.runs)
+					}
+				}
+			}
+			open = open || !s.decided
+		}
 	}
 	for question, s := range states {
-		t.Run(question, func(t *testing.T) {
-			switch {
-			case s.counted == 0:
-				t.Skipf("each of %d runs was void: this machine is too busy", timingRuns)
-			case !s.passed:
-				t.Errorf("in none of %d runs the classes were alike", s.counted)
-			}
-		})
+		if s.decided {
+			questions.decided++
+			continue
+		}
+		questions.undecided++
+		t.Errorf("%s: undecided: %d batches were too noisy", question, s.noisy)
 	}
 }
 
-// TestTimingOfAnswers: an address that is known against one that is not, and
-// what is asked some time after it, while that may be at work.
+// An address that has an account against one that has none, and the requests
+// that follow it, while it may be delivered.
 func TestTimingOfAnswers(t *testing.T) {
 	needTiming(t)
-	p := newProber(t, 1, sendsAtOnce)
-	gate(t, func() []reading {
-		answers := stream(5*time.Millisecond, func(class int) time.Duration { return p.forgot(p.fresh(class)) })
-		return []reading{
-			read("itself", answers, 0),
-			read("5 ms later", answers, 1), read("20 ms later", answers, 4), read("100 ms later", answers, 20),
+	p := newProber(t, 1, func(context.Context, reset.Message) error { return nil })
+	const n = 250
+	gate(t, timingSamples/n, func() []batch {
+		samples := stream(n, func(class int) time.Duration { return p.forgot(p.fresh(class)) })
+		return []batch{
+			read("itself", samples, 0),
+			read("5 ms later", samples, 1), read("20 ms later", samples, 4), read("100 ms later", samples, 20),
 		}
 	})
 }
 
-// TestTimingOfRepeats: the same address again and again, while the mail for it
-// is queued, in flight and tried again.
+// One address again and again, while mail for it is queued, sent and retried.
 func TestTimingOfRepeats(t *testing.T) {
 	needTiming(t)
 	p := newProber(t, 1, func(ctx context.Context, _ reset.Message) error {
-		select { // a server that takes its time and then refuses
+		select { // a server that is slow and then refuses
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
 		}
 		return errors.New("451 try later")
 	})
-	gate(t, func() []reading {
-		var addresses [classes]string
-		asked := 0
-		answers := stream(5*time.Millisecond, func(class int) time.Duration {
-			if asked%2000 == 0 { // 10 s: the second attempt comes after 5 s, give or take 30 %
-				for class := range addresses {
-					addresses[class] = p.fresh(class)
+	var repeated [classes]string
+	requests := 0
+	const n = 250
+	gate(t, timingSamples/n, func() []batch {
+		samples := stream(n, func(class int) time.Duration {
+			if requests%2000 == 0 { // 10 s: the second attempt comes after 5 s, ± 30 %
+				for class := range repeated {
+					repeated[class] = p.fresh(class)
 				}
 			}
-			asked++
-			return p.forgot(addresses[class])
+			requests++
+			return p.forgot(repeated[class])
 		})
-		return []reading{read("repeats", answers, 0)}
+		return []batch{read("repeats", samples, 0)}
 	})
 }
 
-// TestTimingOfArrival: what the prober asks for right behind another ask, and
-// when the mail for it arrives. A random start of up to 2 s is there to hide
-// more than a millisecond, so for the mail the difference to see is as long as
-// that.
+// The prober's own request right behind another one, and the arrival of the
+// prober's mail. A random delay of up to 2 s hides the work for the other one,
+// so it is a difference of 2 s that the control must see.
 func TestTimingOfArrival(t *testing.T) {
 	needTiming(t)
 	type arrival struct {
 		address string
 		took    time.Duration
 	}
-	var asked sync.Map // when, by own address, until the mail is there
+	var began sync.Map // when, by own address, until the mail arrives
 	arrivals := make(chan arrival, classes*timingSamples)
 	p := newProber(t, 2, func(_ context.Context, m reset.Message) error {
-		if at, ok := asked.LoadAndDelete(m.To); ok {
+		if at, ok := began.LoadAndDelete(m.To); ok {
 			arrivals <- arrival{m.To, time.Since(at.(time.Time))}
 		}
 		return nil
 	})
-	gate(t, func() []reading {
-		behind := make(map[string]int) // the class of the ask before, by own address
-		answers := stream(8*time.Millisecond, func(class int) time.Duration {
+	const n = 800
+	gate(t, timingSamples/n, func() []batch {
+		behind := make(map[string]int) // the class of the request before, by own address
+		samples := stream(n, func(class int) time.Duration {
 			own := p.fresh(known)
 			behind[own] = class
 			p.forgot(p.fresh(class))
-			asked.Store(own, time.Now())
+			began.Store(own, time.Now())
 			return p.forgot(own)
 		})
-		mail := reading{question: "own mail", step: 2 * time.Second}
+		mail := batch{question: "own mail"}
 		for range behind {
 			a := <-arrivals
-			class := behind[a.address]
-			mail.took[class] = append(mail.took[class], a.took)
+			mail.add(behind[a.address], a.took)
 		}
-		return []reading{read("right behind", answers, 0), mail}
+		mail.late = delayed(mail.took[knownToo], 2*time.Second)
+		return []batch{read("right behind", samples, 0), mail}
 	})
+}
+
+// A list of 19 addresses that have an account, or have none, and then the
+// prober's own: a burst of one client. Its mail arrives alike, even if the mail
+// server takes seconds for each. The control has one worker.
+func TestTimingOfLists(t *testing.T) {
+	needTiming(t)
+	const n = 1000 // on a fake clock there is no noise
+	for _, perMail := range []time.Duration{100 * time.Millisecond, time.Second, 3 * time.Second} {
+		gate(t, 1, func() []batch {
+			b := list(t, n, perMail, 0)
+			b.question = fmt.Sprintf("list at %v a mail", perMail)
+			b.late = list(t, n/10, max(perMail, time.Second), 1).took[known]
+			return []batch{b}
+		})
+	}
+}
+
+// list measures when the prober's mail arrives behind n lists of each class.
+func list(t *testing.T, n int, perMail time.Duration, workers int) (b batch) {
+	const burst = 20 // of the default Config.PerClient
+	synctest.Test(t, func(t *testing.T) {
+		var arrived sync.Map // when, by address
+		mailer := mailerFunc(func(_ context.Context, m reset.Message) error {
+			<-time.After(perMail)
+			arrived.Store(m.To, time.Now())
+			return nil
+		})
+		f := newFixture(t, nil, func(c *reset.Config) {
+			c.Users, c.Mailer, c.Workers, c.Logger = everybody{}, mailer, workers, slog.New(slog.DiscardHandler)
+		})
+		f.begin()
+		var a addresses
+		for _, class := range shuffled(n) {
+			for range burst - 1 {
+				f.forgot(a.fresh(class))
+			}
+			own, start := a.fresh(known), time.Now()
+			f.forgot(own)
+			pass(time.Minute + burst*perMail) // all is delivered, and the client may request again
+			at, ok := arrived.Load(own)
+			if !ok {
+				t.Fatal("the mail is late")
+			}
+			b.add(class, at.(time.Time).Sub(start))
+			arrived.Clear()
+		}
+	})
+	return b
 }
