@@ -241,8 +241,8 @@ var (
 	name     = regexp.MustCompile("`([A-Za-z]\\w*)`")
 )
 
-// architecture.md names every file of package reset, and what a step names is
-// in the files of that step.
+// architecture.md names every file of package reset and every nested module,
+// and what a step names is in the files of that step.
 func TestMap(t *testing.T) {
 	page := pages(t)["docs/architecture.md"]
 	files, err := filepath.Glob(filepath.Join(root, "*.go"))
@@ -253,6 +253,15 @@ func TestMap(t *testing.T) {
 		file = filepath.Base(file)
 		if !strings.HasSuffix(file, "_test.go") && !strings.Contains(page, "](../"+file+")") {
 			t.Errorf("docs/architecture.md lacks %s", file)
+		}
+	}
+	work, err := os.ReadFile(filepath.Join(root, "go.work"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\s+\./(\S+)$`).FindAllStringSubmatch(string(work), -1) {
+		if !strings.Contains(page, "](../"+m[1]+")") {
+			t.Errorf("docs/architecture.md lacks %s", m[1])
 		}
 	}
 	steps := step.FindAllString(page, -1)
