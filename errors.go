@@ -84,3 +84,16 @@ func (e *wrapped) Error() string {
 }
 
 func (e *wrapped) Unwrap() error { return e.err }
+
+// A badRequestError is an ErrBadRequest that names what is at fault.
+type badRequestError struct {
+	reason string // a member of the request, or "body"
+	err    error
+}
+
+func (e *badRequestError) Error() string {
+	return wrap(e.reason, e.err).Error()
+}
+
+// Unwrap returns two errors, since err need not wrap ErrBadRequest.
+func (e *badRequestError) Unwrap() []error { return []error{ErrBadRequest, e.err} }

@@ -20,13 +20,14 @@ import (
 //	200  {"activation": ID}, or {"message": "ok"} if no user has the address
 //	     and from new-password
 //	400  BAD_REQUEST: malformed, a password that is refused, or an activation
-//	     that is not live
+//	     that is not live; the header Reset-Reason says which: the name of the
+//	     member at fault, "body" for no valid JSON, "invalid_activation", or the
+//	     Reason of [PasswordError], such as "too_short"
 //	401  UNAUTHORIZED: no such key
 //	403  FORBIDDEN: a browser
 //	404, 405  NOT_FOUND, METHOD_NOT_ALLOWED
 //	413, 415  BAD_REQUEST: more than 16 KiB, not application/json
-//	429  TOO_MANY_REQUESTS, with Retry-After in seconds; also a wrong key or
-//	     activation of a client that has sent 60 within a minute
+//	429  TOO_MANY_REQUESTS, with Retry-After in seconds
 //	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
 //
 // Its answers tell whether an address has an account, and activations, which take
@@ -55,52 +56,36 @@ func (s *Service) Handler() http.Handler {
 		case r.Method != http.MethodPost:
 			w.Header().Set("Allow", http.MethodPost)
 			answerMethodNotAllowed.write(w)
+		case !authorized(r, keys):
+			w.Header().Set("WWW-Authenticate", `Bearer realm="reset"`)
+			answerUnauthorized.write(w)
+		case len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0:
+			answerForbidden.write(w)
+		case !isJSON(r):
+			answerUnsupported.write(w)
 		default:
-			s.serveTrusted(w, r, keys, route)
+			s.serveJSON(w, r, route, answerUnknown)
 		}
 	}, func(w http.ResponseWriter, _ *http.Request) { answerUnknown.write(w) })
 }
 
-func (s *Service) serveTrusted(w http.ResponseWriter, r *http.Request, keys [][sha256.Size]byte, route jsonRoute) {
-	key := authorized(r, keys)
-	if key < 0 {
-		if err := s.refusals.key(r.Context()); err != nil {
-			s.answerTo(r.Context(), w, err, answerUnknown).write(w)
-			return
-		}
-		w.Header().Set("WWW-Authenticate", `Bearer realm="reset"`)
-		answerUnauthorized.write(w)
-		return
-	}
-	r = r.WithContext(withKey(r.Context(), key))
-	switch {
-	case len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0:
-		s.reportForeign(r)
-		answerForbidden.write(w)
-	case !isJSON(r):
-		answerUnsupported.write(w)
-	default:
-		s.serveJSON(w, r, route, answerUnknown)
-	}
-}
-
-// authorized returns the index of the request's key, or -1. It compares hashes,
-// all of them, so that the time it takes says nothing about a key.
-func authorized(r *http.Request, keys [][sha256.Size]byte) int {
+// authorized compares hashes, all of them, so that the time it takes says
+// nothing about a key.
+func authorized(r *http.Request, keys [][sha256.Size]byte) bool {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
-		return -1
+		return false
 	}
 	key := values[0]
 	if scheme, rest, ok := strings.Cut(key, " "); ok && strings.EqualFold(scheme, "Bearer") {
 		key = rest
 	}
 	sum := sha256.Sum256([]byte(key))
-	match := -1
+	match := 0
 	for i := range keys {
-		match = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(sum[:], keys[i][:]), i, match)
+		match |= subtle.ConstantTimeCompare(sum[:], keys[i][:])
 	}
-	return match
+	return match == 1
 }
 
 func (s *Service) postResetPassword(r *http.Request, m map[string]any) (answer, error) {
@@ -120,7 +105,7 @@ func (s *Service) postResetPassword(r *http.Request, m map[string]any) (answer, 
 	if err != nil || activation == "" {
 		return answerOK, err
 	}
-	return answer{http.StatusOK, `{"activation":"` + activation + `"}`}, nil
+	return answer{status: http.StatusOK, body: `{"activation":"` + activation + `"}`}, nil
 }
 
 func (s *Service) postNewPassword(r *http.Request, m map[string]any) (answer, error) {

@@ -3,13 +3,13 @@ package reset
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"mime"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -25,21 +25,48 @@ const (
 type answer struct {
 	status int
 	body   string
+	reason string // for the header Reset-Reason of a 400
+}
+
+// because returns the answer with the reason that an error has.
+func (a answer) because(err error) answer {
+	a.reason = reasonOf(err)
+	return a
+}
+
+// reasonWord matches what a host may choose for PasswordError.Reason and a
+// header can carry.
+var reasonWord = regexp.MustCompile(`^[0-9A-Za-z_.-]{1,64}$`)
+
+func reasonOf(err error) string {
+	var password *PasswordError
+	var bad *badRequestError
+	switch {
+	case errors.As(err, &password) && reasonWord.MatchString(password.Reason):
+		return password.Reason
+	case errors.As(err, &password):
+		return "password"
+	case errors.As(err, &bad):
+		return bad.reason
+	case errors.Is(err, ErrInvalidActivation):
+		return "invalid_activation"
+	}
+	return "body"
 }
 
 // The literal answers, misspellings included: clients may compare them.
 var (
-	answerOK               = answer{http.StatusOK, `{"message":"ok"}`}
-	answerBadRequest       = answer{http.StatusBadRequest, `{"error":"BAD_REQUEST","message":"One or more body params are invalid."}`}
-	answerTooLarge         = answer{http.StatusRequestEntityTooLarge, answerBadRequest.body}
-	answerUnsupported      = answer{http.StatusUnsupportedMediaType, answerBadRequest.body}
-	answerUnauthorized     = answer{http.StatusUnauthorized, `{"error":"UNAUTHORIZED","message":"The API key is missing or invalid."}`}
-	answerForbidden        = answer{http.StatusForbidden, `{"error":"FORBIDDEN","message":"Browsers may not call this endpoint."}`}
-	answerNotFound         = answer{http.StatusNotFound, `{"error":"NOT_FOUND","message":"Not found."}`}
-	answerMethodNotAllowed = answer{http.StatusMethodNotAllowed, `{"error":"METHOD_NOT_ALLOWED","message":"Use POST."}`}
-	answerTooMany          = answer{http.StatusTooManyRequests, `{"error":"TOO_MANY_REQUESTS","message":"It seems that you send too much requests. Please check your inbox to reset your pasword."}`}
-	answerUnknown          = answer{http.StatusInternalServerError, `{"error":"UNKNOWN_ERROR","message":"An unknown error has occured."}`}
-	answerUnavailable      = answer{http.StatusServiceUnavailable, answerUnknown.body}
+	answerOK               = answer{status: http.StatusOK, body: `{"message":"ok"}`}
+	answerBadRequest       = answer{status: http.StatusBadRequest, body: `{"error":"BAD_REQUEST","message":"One or more body params are invalid."}`}
+	answerTooLarge         = answer{status: http.StatusRequestEntityTooLarge, body: answerBadRequest.body}
+	answerUnsupported      = answer{status: http.StatusUnsupportedMediaType, body: answerBadRequest.body}
+	answerUnauthorized     = answer{status: http.StatusUnauthorized, body: `{"error":"UNAUTHORIZED","message":"The API key is missing or invalid."}`}
+	answerForbidden        = answer{status: http.StatusForbidden, body: `{"error":"FORBIDDEN","message":"Browsers may not call this endpoint."}`}
+	answerNotFound         = answer{status: http.StatusNotFound, body: `{"error":"NOT_FOUND","message":"Not found."}`}
+	answerMethodNotAllowed = answer{status: http.StatusMethodNotAllowed, body: `{"error":"METHOD_NOT_ALLOWED","message":"Use POST."}`}
+	answerTooMany          = answer{status: http.StatusTooManyRequests, body: `{"error":"TOO_MANY_REQUESTS","message":"It seems that you send too much requests. Please check your inbox to reset your pasword."}`}
+	answerUnknown          = answer{status: http.StatusInternalServerError, body: `{"error":"UNKNOWN_ERROR","message":"An unknown error has occured."}`}
+	answerUnavailable      = answer{status: http.StatusServiceUnavailable, body: answerUnknown.body}
 )
 
 func (a answer) write(w http.ResponseWriter) {
@@ -48,6 +75,9 @@ func (a answer) write(w http.ResponseWriter) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	if a.reason != "" {
+		h.Set("Reset-Reason", a.reason)
+	}
 	w.WriteHeader(a.status)
 	io.WriteString(w, a.body)
 }
@@ -57,7 +87,7 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), handlerDeadline)
 		defer cancel()
-		r = r.WithContext(withCaller(ctx, func() string { return s.cfg.ClientIP(r) }))
+		r = r.WithContext(ctx)
 		tracked := &tracker{ResponseWriter: w}
 		header := w.Header().Clone() // the host's, from around us
 		if r.Body != http.NoBody {
@@ -128,7 +158,7 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 	var m map[string]any
 	if err == nil {
 		if m, err = members(body); err != nil {
-			err = fmt.Errorf("%w: %w", ErrBadRequest, err)
+			err = &badRequestError{"body", err}
 		}
 	}
 	a := answerOK
@@ -137,6 +167,9 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 	}
 	if err != nil {
 		a = s.answerTo(r.Context(), w, err, whenBusy)
+	}
+	if a.reason != "" {
+		s.events.log(r.Context(), badRequest, "reason", a.reason)
 	}
 	a.write(w)
 }
@@ -161,7 +194,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		}
 		return body, nil
 	case !errors.As(err, &tooLarge):
-		err = fmt.Errorf("%w: body: %w", ErrBadRequest, err)
+		err = &badRequestError{"body", err}
 	}
 	w.Header().Set("Connection", "close") // nobody waits for the rest
 	return nil, err
@@ -176,7 +209,7 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 	case errors.As(err, &tooLarge):
 		return answerTooLarge
 	case errors.Is(err, ErrBadRequest), errors.Is(err, ErrInvalidActivation), errors.As(err, &password):
-		return answerBadRequest
+		return answerBadRequest.because(err)
 	case errors.As(err, &limit):
 		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
 		return answerTooMany
@@ -194,23 +227,17 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 func (s *Service) failure(ctx context.Context, err error) {
 	switch {
 	case errors.Is(err, errBodyConsumed):
-		s.events.count(ctx, bodyConsumed)
+		s.events.throttled(ctx, &s.consumed, bodyConsumed)
 		return
 	case errors.Is(err, errBusy):
-		s.events.count(ctx, hashingBusy)
+		s.events.throttled(ctx, &s.overload, hashingBusy)
 		return
 	}
+	level := slog.LevelError
 	if errors.Is(ctx.Err(), context.Canceled) {
-		s.events.logAt(ctx, slog.LevelDebug, requestFailed, "error", err)
-		return
+		level = slog.LevelDebug
 	}
-	s.events.count(ctx, requestFailed, "error", err)
-}
-
-// reportForeign reports a request from a page of another origin.
-func (s *Service) reportForeign(r *http.Request) {
-	s.events.count(r.Context(), foreignPost, append(callerAttrs(r.Context()),
-		"origin", clip(r.Header.Get("Origin")), "base_url", s.cfg.BaseURL)...)
+	s.events.logAt(ctx, level, requestFailed, "error", err)
 }
 
 // wholeSeconds rounds up, to 1 at least.

@@ -48,6 +48,9 @@ func wantAnswer(t testing.TB, w *httptest.ResponseRecorder, status int, body str
 	slices.Sort(want)
 	var got []string
 	for name, values := range w.Result().Header {
+		if status == 400 && name == "Reset-Reason" && len(values) == 1 && values[0] != "" {
+			continue
+		}
 		for _, value := range values {
 			got = append(got, name+": "+value)
 		}
@@ -343,5 +346,67 @@ func TestPanicKeepsHeaders(t *testing.T) {
 	f.Pages().ServeHTTP(w, formRequest("/forgot", "email", ann.Email))
 	if got := w.Result().Header.Get("X-Request-Id"); got != "7" {
 		t.Errorf("got X-Request-Id %q", got)
+	}
+}
+
+// A 400 says why in a header, beside the body that never changes, and in a
+// record for whoever develops against it.
+func TestReasons(t *testing.T) {
+	b := newBrowser(t, newHost(ann), func(c *reset.Config) {
+		c.CheckPassword = func(_ context.Context, _ reset.User, password string) error {
+			switch password {
+			case "a breached one":
+				return &reset.PasswordError{Reason: "breached"}
+			case "an odd reason":
+				return &reset.PasswordError{Reason: "no\r\nheader"}
+			}
+			return nil
+		}
+	})
+	trusted := &trusted{b.fixture, b.Service.Handler()}
+	id := b.activation(ann)
+	long := strings.Repeat("grey herons ", 30)
+	for _, tt := range []struct{ path, body, reason string }{
+		{resetPath, ``, "body"},
+		{resetPath, `{"email":`, "body"},
+		{resetPath, `{"email":"ann@example.com","email":"ann@example.com"}`, "body"},
+		{resetPath, `{"email":"ann@example.com","x":[[[[[[[[[]]]]]]]]]}`, "body"},
+		{resetPath, `{}`, "email"},
+		{resetPath, `{"email":null}`, "email"},
+		{resetPath, `{"email":"ann"}`, "email"},
+		{resetPath, `{"email":"ann@example.com","maxRequests":0}`, "maxRequests"},
+		{resetPath, `{"email":"ann@example.com","maxRequests":101}`, "maxRequests"},
+		{resetPath, `{"email":"ann@example.com","preventEmailSending":"true"}`, "preventEmailSending"},
+		{newPath, `{"newPassword":"nine grey herons"}`, "requestId"},
+		{newPath, `{"requestId":"x"}`, "newPassword"},
+		{newPath, newPassword("x", goodPassword), "invalid_activation"},
+		{newPath, newPassword(strings.Repeat("A", 24), goodPassword), "invalid_activation"},
+		{newPath, newPassword(id, "short"), "too_short"},
+		{newPath, newPassword(id, long), "too_long"},
+		{newPath, newPassword(id, "password"), "common"},
+		{newPath, newPassword(id, ann.Email), "address"},
+		{newPath, newPassword(id, "a breached one"), "breached"},
+		{newPath, newPassword(id, "an odd reason"), "password"},
+	} {
+		w := trusted.post(tt.path, tt.body)
+		wantAnswer(t, w, 400, badRequestBody)
+		if got := w.Result().Header.Values("Reset-Reason"); len(got) != 1 || got[0] != tt.reason {
+			t.Errorf("%s %.80s: got Reset-Reason %q, want %q", tt.path, tt.body, got, tt.reason)
+		}
+		records := b.log.named("bad_request")
+		if last := records[len(records)-1]; last["reason"] != tt.reason || last["level"] != "DEBUG" {
+			t.Errorf("%.80s: got the record %v", tt.body, last)
+		}
+	}
+	for _, tt := range []struct{ path, body, reason string }{
+		{"/forgot", `{"email":"ann"}`, "email"},
+		{"/reset", `{"newPassword":"nine grey herons"}`, "activation"},
+		{"/reset", `{"activation":"x","newPassword":"nine grey herons"}`, "invalid_activation"},
+		{"/reset", `{"activation":"` + id + `","newPassword":"short"}`, "too_short"},
+		{"/revoke", `{"activation":"x"}`, "invalid_activation"},
+	} {
+		if got := b.call(tt.path, tt.body).Result().Header.Get("Reset-Reason"); got != tt.reason {
+			t.Errorf("%s %s: got Reset-Reason %q, want %q", tt.path, tt.body, got, tt.reason)
+		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // answerCrossOrigin is what a single-page app on another origin gets.
-var answerCrossOrigin = answer{http.StatusForbidden, `{"error":"FORBIDDEN","message":"Cross-origin requests are refused."}`}
+var answerCrossOrigin = answer{status: http.StatusForbidden, body: `{"error":"FORBIDDEN","message":"Cross-origin requests are refused."}`}
 
 // checkLength is how much of an activation's hash a form is bound by.
 const checkLength = 12
@@ -349,7 +349,8 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 	return func(w http.ResponseWriter, r *http.Request) {
 		crossOrigin := p.origin.Check(r) != nil
 		if crossOrigin {
-			p.reportForeign(r)
+			p.events.throttled(r.Context(), &p.foreign, foreignPost,
+				"origin", clip(r.Header.Get("Origin")), "base_url", p.cfg.BaseURL, "client", clip(p.cfg.ClientIP(r)))
 		}
 		kind, _, err := mediaType(r)
 		switch {
@@ -513,7 +514,7 @@ func (p *pages) jsonReset(r *http.Request, m map[string]any) (answer, error) {
 	}
 	err = p.ChangePassword(r.Context(), activation, password)
 	if refused := (*PasswordError)(nil); errors.As(err, &refused) {
-		return answerRefused(refused), nil
+		return answerRefused(refused).because(err), nil
 	}
 	return answerOK, err
 }
@@ -527,7 +528,7 @@ func answerRefused(e *PasswordError) answer {
 	if err != nil { // strings always marshal
 		return answerBadRequest
 	}
-	return answer{http.StatusBadRequest, string(body)}
+	return answer{status: http.StatusBadRequest, body: string(body)}
 }
 
 func (p *pages) jsonRevoke(r *http.Request, m map[string]any) (answer, error) {

@@ -90,7 +90,6 @@ type Service struct {
 	render   *ui.Renderer
 	events   eventLog
 	accounts accounts
-	refusals *refusals
 	mint     minter
 	breaker  *breaker
 	hashing  chan struct{} // holds a token for each HashPassword that runs
@@ -100,6 +99,9 @@ type Service struct {
 	proxyWarned atomic.Bool // proxyUnknown was logged
 	mountWarned atomic.Bool // baseURLMismatch was logged
 	startLogged atomic.Bool // started was logged
+	foreign     throttle    // of foreignPost
+	consumed    throttle    // of bodyConsumed
+	overload    throttle    // of hashingBusy
 
 	hostRewritten atomic.Bool // a proxy seems to change the host of requests
 	running       atomic.Bool // Run was called
@@ -127,7 +129,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
 	}
-	events := newEventLog(cfg.Logger)
+	events := eventLog{cfg.Logger}
 	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
 		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
 	}
@@ -137,7 +139,6 @@ func New(cfg Config) (*Service, error) {
 		render:     r,
 		events:     events,
 		accounts:   accounts{cfg.Users, events},
-		refusals:   newRefusals(cfg.Store, events),
 		mint:       minter{rand.Reader},
 		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 		breaker:    newBreaker(events),
@@ -175,20 +176,19 @@ type RequestOptions struct {
 func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptions) (activation string, err error) {
 	address, err := CanonicalAddress(trimAddress(email))
 	if err != nil {
-		return "", err
+		return "", &badRequestError{"email", err}
 	}
 	if o.MaxRequests == 0 {
 		o.MaxRequests = s.cfg.MaxRequests
 	}
 	if o.MaxRequests < 1 || o.MaxRequests > s.cfg.MaxRequestsCeiling {
-		return "", fmt.Errorf("%w: MaxRequests: %d is not between 1 and %d", ErrBadRequest, o.MaxRequests, s.cfg.MaxRequestsCeiling)
+		return "", &badRequestError{"maxRequests", fmt.Errorf("%d is not between 1 and %d", o.MaxRequests, s.cfg.MaxRequestsCeiling)}
 	}
 	if err := s.allow(ctx, s.cfg.PerAddress, "address", address); err != nil {
 		return "", err
 	}
 	user, err := s.accounts.find(ctx, address)
 	if errors.Is(err, ErrNoUser) {
-		s.events.count(ctx, trustedRequest, callerAttrs(ctx)...)
 		return "", nil
 	}
 	if err != nil {
@@ -207,15 +207,10 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	if !o.PreventEmailSending {
 		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: s.ahead(now), Expires: a.Expires}
 	}
-	err = s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m)
-	if errors.Is(err, ErrTooManyRequests) {
-		s.events.count(ctx, overCap, append(callerAttrs(ctx), "user", user.ID)...)
-	}
-	if err != nil {
+	if err := s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m); err != nil {
 		return "", wrap("issue", err)
 	}
 	failpoint.Hit("issued")
-	s.events.count(ctx, trustedRequest, append(callerAttrs(ctx), "user", user.ID)...)
 	if m != nil {
 		s.noteQueued(ctx)
 		s.wakeRun()
@@ -242,7 +237,7 @@ type ForgotOptions struct {
 func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOptions) error {
 	address, err := CanonicalAddress(pastedAddress(email))
 	if err != nil {
-		return err
+		return &badRequestError{"email", err}
 	}
 	if client == "" {
 		return fmt.Errorf("%w: no client", ErrBadRequest)
@@ -268,7 +263,6 @@ func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOpti
 	if err != nil {
 		return wrap("enqueue", err)
 	}
-	s.events.count(ctx, publicRequest, "client", client)
 	s.noteQueued(ctx)
 	return nil
 }
@@ -298,19 +292,16 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 		return Activation{}, User{}, ErrInvalidActivation
 	}
 	a, err := s.cfg.Store.Find(ctx, time.Now(), h)
-	if errors.Is(err, ErrInvalidActivation) {
-		err = s.refusals.activation(ctx, h)
-	}
 	if err != nil {
 		return Activation{}, User{}, wrap("find", err)
 	}
 	address, err := CanonicalAddress(a.Email)
 	if err != nil {
-		return Activation{}, User{}, s.refusals.because(ctx, "user_gone")
+		return Activation{}, User{}, ErrInvalidActivation
 	}
 	user, err := s.accounts.find(ctx, address)
 	if errors.Is(err, ErrNoUser) || err == nil && user.ID != a.UserID {
-		return Activation{}, User{}, s.refusals.because(ctx, "user_gone")
+		return Activation{}, User{}, ErrInvalidActivation
 	}
 	return a, user, err
 }
@@ -353,7 +344,6 @@ func (s *Service) redeem(ctx context.Context, a Activation, user User, newPasswo
 	case err != nil:
 		return wrap("redeem", err)
 	}
-	s.refusals.end(a.Hash, "redeemed")
 	s.events.log(ctx, passwordChanged, "user", user.ID)
 	s.noteQueued(ctx)
 	s.wakeRun()
@@ -408,7 +398,6 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	if err := s.Revoke(ctx, a.UserID); err != nil {
 		return err
 	}
-	s.refusals.end(a.Hash, "revoked")
 	s.events.log(ctx, revokedByUser, "user", a.UserID)
 	return nil
 }
@@ -422,14 +411,10 @@ func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error 
 	case err == nil:
 		return nil
 	case !errors.As(err, &limit):
-		s.events.count(ctx, limiterFailed, "limiter", name, "error", err)
+		s.events.log(ctx, limiterFailed, "limiter", name, "error", err)
 		return wrap("limit per "+name, err)
 	case limit.Full:
-		s.events.count(ctx, limiterFull, "limiter", name)
-	case name == "client":
-		s.events.count(ctx, clientLimited, "client", key, "limiter", name)
-	default: // the key may be an address that belongs to nobody
-		s.events.count(ctx, clientLimited, append(callerAttrs(ctx), "limiter", name)...)
+		s.events.log(ctx, limiterFull, "limiter", name)
 	}
 	return wrap("limit per "+name, limit)
 }
