@@ -303,6 +303,8 @@ func TestNewRefuses(t *testing.T) {
 		case mysqlServer.name:
 			tests = append(tests, []struct{ name, spoil, want string }{
 				{"autocommit", "SET autocommit = 0", "autocommit"},
+				{"completion type", "SET completion_type = CHAIN", "completion_type"},
+				{"select limit", "SET sql_select_limit = 1000", "sql_select_limit"},
 				{"engine", "ALTER TABLE reset_locks ENGINE = MyISAM", "InnoDB"},
 				{"read-only", "SET SESSION TRANSACTION READ ONLY", "READ ONLY"},
 			}...)

@@ -3,8 +3,10 @@
 //
 //	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test
 //	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test'
+//	RESET_TEST_GALERA='root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test'
+//	RESET_TEST_GALERA_CONTROL=…
 //
-// Every test makes a schema or database of its own and drops it at the end; the
+// .ci/galera.sh starts a cluster and prints the last two. Every test makes a schema or database of its own and drops it at the end; the
 // accounts must be allowed to do that.
 package servertest
 
@@ -27,25 +29,26 @@ import (
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
-const howTo = `needs a server. To run it on both:
+const howTo = `needs servers. To run it on all:
 
 	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test \
 	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
-	go test ./servertest`
+	env $(.ci/galera.sh) go test ./servertest`
 
 // TestMain names the servers on which nothing is tested: go test shows the skips
 // of a package that passes only with -v.
 func TestMain(m *testing.M) {
 	var missing []string
-	for _, s := range servers {
+	all := append(servers, galeraServer)
+	for _, s := range all {
 		if os.Getenv(s.env) == "" {
 			missing = append(missing, s.name)
 		}
 	}
 	if len(missing) > 0 && os.Getenv("CI") != "true" {
 		fmt.Println("testing: warning: no tests to run") // go test adds it to its summary
-		fmt.Printf("on %s: servertest %s\n", strings.Join(missing, " and "), howTo)
-		if len(missing) == len(servers) {
+		fmt.Printf("on %s: servertest %s\n", strings.Join(missing, ", "), howTo)
+		if len(missing) == len(all) {
 			os.Exit(0)
 		}
 	}

@@ -57,6 +57,12 @@ func newPlace(t testing.TB, s server, elsewhere bool) place {
 	if elsewhere {
 		p.Elsewhere = newDSN(t, s)
 	}
+	p.createUsers(t)
+	return p
+}
+
+func (p place) createUsers(t testing.TB) {
+	t.Helper()
 	h := openHost(t, p)
 	for _, create := range []string{
 		"CREATE TABLE users (id VARCHAR(255) NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL, hash VARCHAR(255) NOT NULL)",
@@ -69,7 +75,6 @@ func newPlace(t testing.TB, s server, elsewhere bool) place {
 		}
 	}
 	h.close()
-	return p
 }
 
 func newDSN(t testing.TB, s server) string {
@@ -284,10 +289,15 @@ func (h *host) service(mailServer string, log slog.Handler) (*reset.Service, err
 			Addr: mailServer, From: "Example <no-reply@example.com>", InsecureNoTLS: true,
 		},
 		BaseURL:   "https://app.example.com/account",
-		PerClient: reset.Unlimited,
+		PerClient: anybody{},
 		Logger:    slog.New(log),
 	})
 }
+
+// anybody is a limiter that limits nobody.
+type anybody struct{}
+
+func (anybody) Allow(context.Context, string, time.Time) error { return nil }
 
 // prompt returns a store whose public requests are due at once.
 func prompt(s reset.Store) reset.Store {

@@ -25,6 +25,14 @@
 // much is written.
 //
 // If the users are in another database, set [Options].UsersElsewhere.
+//
+// # Clusters
+//
+// On a MariaDB Galera cluster every connection needs wsrep_sync_wait = 7, with
+// "?wsrep_sync_wait=7" in a DSN of go-sql-driver for instance, and in a MySQL
+// replication group of several primaries group_replication_consistency = BEFORE.
+// SetPassword may then run on two nodes at once for one user; one of the
+// transactions is committed, the other one rolled back.
 package storebun
 
 import (

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +53,37 @@ func TestBusy(t *testing.T) {
 			if got := tt.dialect.Busy(err); got != tt.want {
 				t.Errorf("%s: Busy(%v) = %v", tt.dialect.name, err, got)
 			}
+		}
+	}
+}
+
+func TestCheckVariables(t *testing.T) {
+	sound := map[string]string{"autocommit": "ON", "completion_type": "NO_CHAIN", "sql_select_limit": "18446744073709551615"}
+	galera := map[string]string{"wsrep_on": "ON", "wsrep_sync_wait": "7"}
+	group := map[string]string{"group_replication_group_name": "g", "group_replication_single_primary_mode": "OFF", "group_replication_consistency": "BEFORE"}
+	for _, tt := range []struct {
+		setUp           map[string]string
+		variable, value string
+		want            string
+	}{
+		{nil, "", "", ""},
+		{nil, "autocommit", "OFF", "autocommit"},
+		{nil, "completion_type", "CHAIN", "completion_type"},
+		{nil, "sql_select_limit", "1000", "sql_select_limit"},
+		{galera, "", "", ""},
+		{galera, "wsrep_sync_wait", "15", ""},
+		{galera, "wsrep_sync_wait", "0", "wsrep_sync_wait"},
+		{galera, "wsrep_sync_wait", "1", "wsrep_sync_wait"},
+		{group, "", "", ""},
+		{group, "group_replication_consistency", "AFTER", ""},
+		{group, "group_replication_consistency", "EVENTUAL", "group_replication_consistency"},
+	} {
+		variables := maps.Clone(sound)
+		maps.Copy(variables, tt.setUp)
+		variables[tt.variable] = tt.value
+		err := checkVariables(variables)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s = %s: got error %v, want one about %q", tt.variable, tt.value, err, tt.want)
 		}
 	}
 }

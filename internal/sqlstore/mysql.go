@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -186,21 +188,50 @@ func createMySQL(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error
 }
 
 func probeMySQL(ctx context.Context, c Conn) error {
-	without := func(query string, args ...any) error {
-		var bad string
-		err := each(ctx, c, func(r *sql.Rows) error { return r.Scan(&bad) }, query, args...)
-		if err == nil && bad != "" {
-			err = errors.New(bad)
-		}
+	variables := make(map[string]string)
+	err := each(ctx, c, func(r *sql.Rows) error {
+		var name, value string
+		err := r.Scan(&name, &value)
+		variables[strings.ToLower(name)] = value
+		return err
+	}, `SHOW SESSION VARIABLES WHERE variable_name IN ('autocommit', 'completion_type', 'sql_select_limit',
+		'wsrep_on', 'wsrep_sync_wait',
+		'group_replication_group_name', 'group_replication_single_primary_mode', 'group_replication_consistency')`)
+	if err != nil {
 		return err
 	}
-	if err := without(`SELECT 'off' FROM DUAL WHERE @@autocommit = 0`); err != nil {
-		return fmt.Errorf("autocommit must be on: %w", err)
+	if err := checkVariables(variables); err != nil {
+		return err
 	}
-	err := without(`SELECT CONCAT(table_name, ' uses ', engine) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN (?, ?, ?) AND engine <> ?`,
-		"reset_activations", "reset_mails", "reset_locks", "InnoDB")
-	if err != nil {
-		return fmt.Errorf("the tables must use InnoDB: %w", err)
+	return each(ctx, c, func(r *sql.Rows) error {
+		var table, engine string
+		if err := r.Scan(&table, &engine); err != nil {
+			return err
+		}
+		return fmt.Errorf("the tables must use InnoDB, and %s uses %s", table, engine)
+	}, `SELECT table_name, engine FROM information_schema.tables
+		WHERE table_schema = DATABASE() AND table_name IN ('reset_activations', 'reset_mails', 'reset_locks', 'reset_sent') AND engine <> 'InnoDB'`)
+}
+
+// checkVariables checks the settings of a connection, which a host may have set
+// for all of them.
+func checkVariables(v map[string]string) error {
+	waits, _ := strconv.Atoi(v["wsrep_sync_wait"])
+	writesAnywhere := v["group_replication_group_name"] != "" && v["group_replication_single_primary_mode"] == "OFF"
+	switch {
+	case v["autocommit"] != "ON":
+		return errors.New("autocommit must be on")
+	case v["completion_type"] != "NO_CHAIN":
+		return errors.New("completion_type must be NO_CHAIN")
+	case v["sql_select_limit"] != "18446744073709551615":
+		return errors.New("sql_select_limit must not be set")
+	// The next call may go to another node, which must see what the last one
+	// has done: a Settle that misses the lease would leave the mail to be sent
+	// again.
+	case v["wsrep_on"] == "ON" && waits&7 != 7:
+		return errors.New("on a Galera cluster wsrep_sync_wait must be 7 for every connection, as with ?wsrep_sync_wait=7 in a DSN of go-sql-driver")
+	case writesAnywhere && !slices.Contains([]string{"BEFORE", "AFTER", "BEFORE_AND_AFTER"}, v["group_replication_consistency"]):
+		return errors.New("in a replication group of several primaries group_replication_consistency must be BEFORE, AFTER or BEFORE_AND_AFTER")
 	}
 	return nil
 }

@@ -40,7 +40,15 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 		return err
 	}
 	j.tx = tx.Tx
-	return s.dialect.finish(ctx, s, tx, notification.ID, apply)
+	err = s.dialect.finish(ctx, s, tx, notification.ID, apply)
+	if !errors.Is(err, errLostRace) {
+		return err
+	}
+	// If the winner was another Redeem or a Revoke, there is a verdict.
+	if _, verdict := s.Find(ctx, now, a.Hash); errors.Is(verdict, reset.ErrInvalidActivation) {
+		return fmt.Errorf("%w (%w)", verdict, err)
+	}
+	return err
 }
 
 // use does everything that Redeem does besides apply.
@@ -86,8 +94,11 @@ func writeOneActivation(ctx context.Context, c Conn, query string, args ...any) 
 // that the transaction still exists: a deadlock makes MySQL roll it back, and
 // what follows, COMMIT included, runs on its own; PostgreSQL answers COMMIT
 // with a ROLLBACK that some drivers do not report.
+//
+// A cluster of several writable nodes may roll it back at any moment up to
+// COMMIT, when another node has changed the same rows.
 func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error {
-	return tx.end(ctx, s.dialect, func() error {
+	err := tx.end(ctx, s.dialect, func() error {
 		if err := apply(ctx); err != nil {
 			return err
 		}
@@ -97,7 +108,14 @@ func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, 
 		}
 		return err
 	})
+	if s.dialect.Busy(err) {
+		err = fmt.Errorf("%w: %w", errLostRace, err)
+	}
+	return err
 }
+
+// errLostRace means that apply has run in vain.
+var errLostRace = errors.New("the database gave way to another transaction; nothing was changed, try again")
 
 const (
 	claimTimeout = 60 * time.Second
