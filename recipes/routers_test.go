@@ -69,12 +69,8 @@ func TestRouters(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- app.Listener(l, fiber.ListenConfig{DisableStartupMessage: true}) }()
 		walk(t, base, user, mailbox)
-		if err := app.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		l.Close() // Shutdown of fasthttp 1.73 races with the contexts of its requests
+		<-ended
 		accessLog.check(t)
 	})
 }
