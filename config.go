@@ -86,15 +86,18 @@ type Config struct {
 	Workers int
 	// Logger receives the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password, or an address that may
-	// belong to nobody. Defaults to slog.Default(). The events are:
+	// belong to nobody. An event whose rate strangers decide has the attribute
+	// "count": the first is logged at once, and those like it that follow, as one
+	// record a minute. Defaults to slog.Default(). The events are:
 	//
 	//	DEBUG  bad_request
 	//	INFO   mail_sent, password_changed, mailer_recovered, started,
-	//	       run_elsewhere
+	//	       run_elsewhere, trusted_request, public_request
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
-	//	       revoked_by_user, limiter_full, proxy_unknown, user_ambiguous,
+	//	       revoked_by_user, key_refused, activation_refused, foreign_post,
+	//	       client_limited, limiter_full, proxy_unknown, user_ambiguous,
 	//	       user_mismatch, workers_few, mailer_throttled, mailer_failing,
-	//	       base_url_mismatch, foreign_post, body_consumed, busy
+	//	       base_url_mismatch, body_consumed, busy
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger

@@ -139,7 +139,7 @@ func TestDefaults(t *testing.T) {
 		if !errors.As(err, &limit) || limit.RetryAfter != 3*time.Second {
 			t.Errorf("request 21 of a client: %v, want a limit of 3 s", err)
 		}
-		f.wantEvents(map[string]int{"run_elsewhere": 1})
+		f.wantEvents(map[string]int{"run_elsewhere": 1, "client_limited": 1})
 	})
 }
 

@@ -62,6 +62,7 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 func (s *Service) Run(ctx context.Context) error {
 	s.noteStart()
 	s.running.Store(true)
+	defer s.events.logCounts()
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d := &delivery{
@@ -485,7 +486,8 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 		d.settle(ctx, unspent(others))
 		return
 	case errors.Is(err, ErrTooManyRequests):
-		d.giveUp(ctx, j.mails, overCap, nil, "user", user.ID)
+		d.events.count(ctx, overCap, "user", user.ID)
+		d.settle(ctx, removed(j.mails))
 		return
 	case err != nil:
 		d.retry(ctx, j.mails, err)

@@ -2,7 +2,9 @@ package reset
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,26 +26,31 @@ var (
 	mailerRecovered   = event{"mailer_recovered", slog.LevelInfo, "mail system is available again", []string{"since", "failures", "sent"}}
 	started           = event{"started", slog.LevelInfo, "started", []string{"links", "store", "mailer", "per_client", "per_address", "max_requests", "ttl", "workers"}}
 	runElsewhere      = event{"run_elsewhere", slog.LevelInfo, "mail was queued, but Run has not been called in this process", nil}
+	trustedRequest    = event{"trusted_request", slog.LevelInfo, "trusted request for a reset", []string{"client", "key", "user", "count"}}
+	publicRequest     = event{"public_request", slog.LevelInfo, "public request for a reset", []string{"client", "count"}}
 	mailExpired       = event{"mail_expired", slog.LevelWarn, "mail expired before it could be sent", mailAttrs}
 	mailUndeliverable = event{"mail_undeliverable", slog.LevelWarn, "mail cannot be delivered", mailAttrs}
 	mailUnconfirmed   = event{"mail_unconfirmed", slog.LevelWarn, "mail system did not confirm a mail, which may have arrived", mailAttrs}
-	overCap           = event{"over_cap", slog.LevelWarn, "public request dropped: the user has too many live requests", mailAttrs}
+	overCap           = event{"over_cap", slog.LevelWarn, "request refused: the user has too many live requests", []string{"client", "key", "user", "count"}}
 	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
-	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter"}}
+	keyRefused        = event{"key_refused", slog.LevelWarn, "wrong API key", []string{"client", "count"}}
+	activationRefused = event{"activation_refused", slog.LevelWarn, "activation is not live", []string{"client", "key", "reason", "count"}}
+	clientLimited     = event{"client_limited", slog.LevelWarn, "client has reached a limit", []string{"client", "key", "limiter", "count"}}
+	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter", "count"}}
 	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request has a forwarding header: if a proxy sent it, set Config.ClientIP to ClientIPBehind with its addresses", []string{"header", "peer"}}
 	baseURLMismatch   = event{"base_url_mismatch", slog.LevelWarn, "Pages is visited elsewhere than Config.BaseURL says, where its links and forms lead", []string{"visited", "base_url"}}
-	foreignPost       = event{"foreign_post", slog.LevelWarn, "form or JSON from another origin refused", []string{"origin", "base_url", "client", "count"}}
+	foreignPost       = event{"foreign_post", slog.LevelWarn, "request from a page of another origin refused", []string{"client", "key", "origin", "base_url", "count"}}
 	bodyConsumed      = event{"body_consumed", slog.LevelWarn, "the body of a request was read before it came here: exempt the mount from the middleware that does", []string{"count"}}
 	hashingBusy       = event{"busy", slog.LevelWarn, "a new password had to wait for hashing too long", []string{"count"}}
-	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", nil}
-	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user"}}
+	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", []string{"count"}}
+	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user", "count"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
 	mailerThrottled   = event{"mailer_throttled", slog.LevelWarn, "mail system takes fewer messages at a time", []string{"limit", "error"}}
 	mailerFailing     = event{"mailer_failing", slog.LevelWarn, "mail system is still unavailable", []string{"since", "failures", "sent", "error"}}
 	mailFailed        = event{"mail_failed", slog.LevelError, "mail could not be sent and will be retried", mailAttrs}
 	mailerFailed      = event{"mailer_failed", slog.LevelError, "mail system is unavailable: mail waits", []string{"error"}}
-	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error"}}
-	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error"}}
+	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error", "count"}}
+	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error", "count"}}
 	leaseFailed       = event{"lease_failed", slog.LevelError, "leasing mail failed", []string{"error"}}
 	settleFailed      = event{"settle_failed", slog.LevelError, "settling mail failed", []string{"error"}}
 	purgeFailed       = event{"purge_failed", slog.LevelError, "purging expired records failed", []string{"error"}}
@@ -54,15 +61,23 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 
 // allEvents is what the documentation of Config.Logger lists.
 var allEvents = []event{
-	mailSent, passwordChanged, mailerRecovered, runElsewhere,
-	mailExpired, mailUndeliverable, overCap, revokedByUser, limiterFull, proxyUnknown, userAmbiguous, userMismatch, workersFew,
-	badRequest, started, baseURLMismatch, foreignPost, bodyConsumed, hashingBusy,
-	mailUnconfirmed, mailerThrottled, mailerFailing,
+	badRequest,
+	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
+	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, revokedByUser, keyRefused, activationRefused, foreignPost,
+	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, workersFew, mailerThrottled, mailerFailing,
+	baseURLMismatch, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }
 
 // An eventLog writes events to the host's logger.
-type eventLog struct{ logger *slog.Logger }
+type eventLog struct {
+	logger *slog.Logger
+	counts *counts
+}
+
+func newEventLog(logger *slog.Logger) eventLog {
+	return eventLog{logger, &counts{of: make(map[string]*counted)}}
+}
 
 func (l eventLog) log(ctx context.Context, e event, attrs ...any) {
 	l.logAt(ctx, e.level, e, attrs...)
@@ -73,33 +88,81 @@ func (l eventLog) logAt(ctx context.Context, level slog.Level, e event, attrs ..
 	l.logger.Log(ctx, level, "reset: "+e.message, append([]any{"event", e.name}, attrs...)...)
 }
 
-// A throttle bounds the records of an event that clients can cause at any rate.
-type throttle struct {
-	mu   sync.Mutex
-	busy bool // a record was logged less than throttlePeriod ago
-	more int  // since then
+const (
+	countPeriod = time.Minute
+	maxCounted  = 1000
+)
+
+// counts are the events of the last countPeriod whose rate strangers decide.
+type counts struct {
+	mu      sync.Mutex
+	of      map[string]*counted
+	ticking bool // a timer runs
 }
 
-const throttlePeriod = time.Minute
+// A counted event has occurred n times since it was logged last.
+type counted struct {
+	event event
+	attrs []any
+	n     int
+}
 
-// throttled logs an event at once, and those that follow within throttlePeriod
-// in one more record. The attribute "count" says for how many a record stands.
-func (l eventLog) throttled(ctx context.Context, t *throttle, e event, attrs ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.busy {
-		t.more++
+// count logs an event whose rate a stranger decides. The first is logged at
+// once. Those with the same attributes that follow within a minute become one
+// record with the attribute "count". Where too many differ, they are counted
+// without their attributes.
+func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
+	if !l.logger.Enabled(ctx, e.level) {
 		return
 	}
-	t.busy = true
-	l.log(ctx, e, append(attrs, "count", 1)...)
-	ctx = context.WithoutCancel(ctx)
-	time.AfterFunc(throttlePeriod, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.more > 0 {
-			l.log(ctx, e, "count", t.more)
+	attrs = slices.Clip(attrs)
+	key := fmt.Sprint(e.name, attrs)
+	l.counts.mu.Lock()
+	c := l.counts.of[key]
+	if c == nil && len(l.counts.of) >= maxCounted {
+		key, attrs = e.name, nil
+		c = l.counts.of[key]
+	}
+	first := c == nil
+	if first {
+		l.counts.of[key] = &counted{event: e, attrs: attrs}
+	} else {
+		c.n++
+	}
+	if !l.counts.ticking {
+		l.counts.ticking = true
+		time.AfterFunc(countPeriod, l.tick)
+	}
+	l.counts.mu.Unlock()
+	if first {
+		l.log(ctx, e, append(attrs, "count", 1)...)
+	}
+}
+
+// tick logs the counts of a minute, and goes on until there are none.
+func (l eventLog) tick() {
+	l.logCounts()
+	l.counts.mu.Lock()
+	defer l.counts.mu.Unlock()
+	if l.counts.ticking = len(l.counts.of) > 0; l.counts.ticking {
+		time.AfterFunc(countPeriod, l.tick)
+	}
+}
+
+// logCounts logs what was counted, and forgets events that did not recur.
+func (l eventLog) logCounts() {
+	var logged []counted
+	l.counts.mu.Lock()
+	for key, c := range l.counts.of {
+		if c.n == 0 {
+			delete(l.counts.of, key)
+			continue
 		}
-		t.busy, t.more = false, 0
-	})
+		logged = append(logged, *c)
+		c.n = 0
+	}
+	l.counts.mu.Unlock()
+	for _, c := range logged {
+		l.log(context.Background(), c.event, append(c.attrs, "count", c.n)...)
+	}
 }

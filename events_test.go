@@ -90,6 +90,51 @@ func fieldDoc(t *testing.T, file, name string) (doc string) {
 	return doc
 }
 
+// However often strangers cause an event, it is one record a minute and client,
+// and however many they are, their number is bounded.
+func TestEventCounts(t *testing.T) {
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+		requests := func(client string) (counts []any) {
+			for _, record := range f.log.named("public_request") {
+				if record["client"] == client || client == "" && record["client"] == nil {
+					counts = append(counts, record["count"])
+				}
+			}
+			return counts
+		}
+		forgot := func(client string, n int) {
+			for range n {
+				if err := f.Forgot(t.Context(), "nobody@example.com", client, reset.ForgotOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		forgot("192.0.2.1", 100)
+		forgot("192.0.2.2", 1)
+		pass(time.Minute)
+		forgot("192.0.2.1", 10)
+		pass(time.Hour)
+		forgot("192.0.2.1", 1)
+		for client, want := range map[string][]any{"192.0.2.1": {1., 99., 10., 1.}, "192.0.2.2": {1.}} {
+			if got := requests(client); !slices.Equal(got, want) {
+				t.Errorf("records of %s count %v, want %v", client, got, want)
+			}
+		}
+
+		before := len(f.log.all())
+		for i := range 3000 {
+			forgot(fmt.Sprintf("198.51.100.%d", i), 1)
+		}
+		pass(time.Minute)
+		if got := len(f.log.all()) - before; got > 1010 {
+			t.Errorf("3000 clients cause %d records", got)
+		}
+		if got := requests(""); len(got) != 2 || got[1].(float64) < 1900 {
+			t.Errorf("records without a client count %v", got)
+		}
+	})
+}
+
 // TestNoSecrets looks for secrets, and for an address without account, in all
 // that is logged over a run in which everything goes wrong once.
 func TestNoSecrets(t *testing.T) {
@@ -113,7 +158,13 @@ func TestNoSecrets(t *testing.T) {
 			return nil
 		}
 		id := f.request(ann.Email)
-		secrets = append(secrets, id)
+		handler := &trusted{f, f.Handler()}
+		wrong := postJSON(resetPath, `{"email":"stranger@example.com"}`)
+		wrong.Header.Set("Authorization", "canary-key")
+		handler.do(wrong)
+		handler.post(resetPath, `{"email":"stranger@example.com"}`)
+		handler.post(newPath, newPassword("canary_activation_123456", password))
+		secrets = append(secrets, id, "canary-key", "canary_activation", apiKey)
 		f.forgot("stranger@example.com")
 		f.run()
 		pass(5 * time.Minute)

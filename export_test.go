@@ -35,3 +35,6 @@ func Events() (list []Event) {
 	}
 	return list
 }
+
+// LogCounts logs the events that were counted so far.
+func (s *Service) LogCounts() { s.events.logCounts() }

@@ -27,7 +27,8 @@ import (
 //	403  FORBIDDEN: a browser
 //	404, 405  NOT_FOUND, METHOD_NOT_ALLOWED
 //	413, 415  BAD_REQUEST: more than 16 KiB, not application/json
-//	429  TOO_MANY_REQUESTS, with Retry-After in seconds
+//	429  TOO_MANY_REQUESTS, with Retry-After in seconds; also a wrong key or
+//	     activation of a client that has sent 60 within a minute
 //	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
 //
 // Its answers tell whether an address has an account, and activations, which take
@@ -56,36 +57,52 @@ func (s *Service) Handler() http.Handler {
 		case r.Method != http.MethodPost:
 			w.Header().Set("Allow", http.MethodPost)
 			answerMethodNotAllowed.write(w)
-		case !authorized(r, keys):
-			w.Header().Set("WWW-Authenticate", `Bearer realm="reset"`)
-			answerUnauthorized.write(w)
-		case len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0:
-			answerForbidden.write(w)
-		case !isJSON(r):
-			answerUnsupported.write(w)
 		default:
-			s.serveJSON(w, r, route, answerUnknown)
+			s.serveTrusted(w, r, keys, route)
 		}
 	}, func(w http.ResponseWriter, _ *http.Request) { answerUnknown.write(w) })
 }
 
-// authorized compares hashes, all of them, so that the time it takes says
-// nothing about a key.
-func authorized(r *http.Request, keys [][sha256.Size]byte) bool {
+func (s *Service) serveTrusted(w http.ResponseWriter, r *http.Request, keys [][sha256.Size]byte, route jsonRoute) {
+	key := authorized(r, keys)
+	if key < 0 {
+		if err := s.refusals.key(r.Context()); err != nil {
+			s.answerTo(r.Context(), w, err, answerUnknown).write(w)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="reset"`)
+		answerUnauthorized.write(w)
+		return
+	}
+	r = r.WithContext(withKey(r.Context(), key))
+	switch {
+	case len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0:
+		s.reportForeign(r)
+		answerForbidden.write(w)
+	case !isJSON(r):
+		answerUnsupported.write(w)
+	default:
+		s.serveJSON(w, r, route, answerUnknown)
+	}
+}
+
+// authorized returns the index of the request's key, or -1. It compares hashes,
+// all of them, so that the time it takes says nothing about a key.
+func authorized(r *http.Request, keys [][sha256.Size]byte) int {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
-		return false
+		return -1
 	}
 	key := values[0]
 	if scheme, rest, ok := strings.Cut(key, " "); ok && strings.EqualFold(scheme, "Bearer") {
 		key = rest
 	}
 	sum := sha256.Sum256([]byte(key))
-	match := 0
+	match := -1
 	for i := range keys {
-		match |= subtle.ConstantTimeCompare(sum[:], keys[i][:])
+		match = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(sum[:], keys[i][:]), i, match)
 	}
-	return match == 1
+	return match
 }
 
 func (s *Service) postResetPassword(r *http.Request, m map[string]any) (answer, error) {

@@ -87,7 +87,7 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), handlerDeadline)
 		defer cancel()
-		r = r.WithContext(ctx)
+		r = r.WithContext(withCaller(ctx, func() string { return s.cfg.ClientIP(r) }))
 		tracked := &tracker{ResponseWriter: w}
 		header := w.Header().Clone() // the host's, from around us
 		if r.Body != http.NoBody {
@@ -227,17 +227,23 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 func (s *Service) failure(ctx context.Context, err error) {
 	switch {
 	case errors.Is(err, errBodyConsumed):
-		s.events.throttled(ctx, &s.consumed, bodyConsumed)
+		s.events.count(ctx, bodyConsumed)
 		return
 	case errors.Is(err, errBusy):
-		s.events.throttled(ctx, &s.overload, hashingBusy)
+		s.events.count(ctx, hashingBusy)
 		return
 	}
-	level := slog.LevelError
 	if errors.Is(ctx.Err(), context.Canceled) {
-		level = slog.LevelDebug
+		s.events.logAt(ctx, slog.LevelDebug, requestFailed, "error", err)
+		return
 	}
-	s.events.logAt(ctx, level, requestFailed, "error", err)
+	s.events.count(ctx, requestFailed, "error", err)
+}
+
+// reportForeign reports a request from a page of another origin.
+func (s *Service) reportForeign(r *http.Request) {
+	s.events.count(r.Context(), foreignPost, append(callerAttrs(r.Context()),
+		"origin", clip(r.Header.Get("Origin")), "base_url", s.cfg.BaseURL)...)
 }
 
 // wholeSeconds rounds up, to 1 at least.

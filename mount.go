@@ -125,6 +125,3 @@ func (m *mount) prefix(r *http.Request, path string) (prefix string, known bool)
 	}
 	return "", false
 }
-
-// clip bounds what a client may write into a log.
-func clip(s string) string { return s[:min(len(s), 200)] }

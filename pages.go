@@ -349,8 +349,7 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 	return func(w http.ResponseWriter, r *http.Request) {
 		crossOrigin := p.origin.Check(r) != nil
 		if crossOrigin {
-			p.events.throttled(r.Context(), &p.foreign, foreignPost,
-				"origin", clip(r.Header.Get("Origin")), "base_url", p.cfg.BaseURL, "client", clip(p.cfg.ClientIP(r)))
+			p.reportForeign(r)
 		}
 		kind, _, err := mediaType(r)
 		switch {

@@ -1,14 +1,12 @@
 package reset_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,6 +27,7 @@ import (
 
 const (
 	cookieName      = "__Host-reset"
+	liveCookie      = cookieName + "=%s; Path=/; Max-Age=%d; HttpOnly; Secure; SameSite=Lax"
 	deadCookie      = cookieName + "=dead; Path=/; Max-Age=600; HttpOnly; Secure; SameSite=Lax" // in place of the activation
 	crossOriginBody = `{"error":"FORBIDDEN","message":"Cross-origin requests are refused."}`
 )
@@ -69,6 +68,11 @@ func (b *browser) get(path string) *httptest.ResponseRecorder {
 // submit posts a form: names and values in turns.
 func (b *browser) submit(path string, fields ...string) *httptest.ResponseRecorder {
 	return b.send(formRequest(path, fields...))
+}
+
+// choose submits the form for a new password.
+func (b *browser) choose(check, password string) *httptest.ResponseRecorder {
+	return b.submit("/reset", "check", check, "password", password, "confirm", password)
 }
 
 func formRequest(path string, fields ...string) *http.Request {
@@ -181,6 +185,14 @@ func (b *browser) wantSent(w *httptest.ResponseRecorder, email string) {
 	}
 }
 
+// wantCookie checks that the response sets one cookie.
+func wantCookie(t testing.TB, w *httptest.ResponseRecorder, want string) {
+	t.Helper()
+	if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != want {
+		t.Errorf("got Set-Cookie %q, want %q", got, want)
+	}
+}
+
 func wantPageHeaders(t testing.TB, w *httptest.ResponseRecorder) {
 	t.Helper()
 	for name, want := range map[string]string{
@@ -275,13 +287,10 @@ func TestPagesReset(t *testing.T) {
 	b := newBrowser(t, newHost(ann), nil)
 	activation := b.activation(ann)
 	check := b.open("/reset", activation)
-	w := b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword)
+	w := b.choose(check, goodPassword)
 	b.wantRedirect(w, "/done")
 	b.wantPassword(ann, goodPassword)
-	// It signs nobody in: its only cookie is one that has lost the activation.
-	if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != deadCookie {
-		t.Errorf("got Set-Cookie %q", got)
-	}
+	wantCookie(t, w, deadCookie) // nobody is signed in
 	b.wantPage(b.get("/done"), 200, "done")
 	b.wantPage(b.get("/reset"), 400, "invalid")
 	b.wantQueued(1)
@@ -289,9 +298,9 @@ func TestPagesReset(t *testing.T) {
 	// The link again, then the form that the back button brings.
 	b.wantRedirect(b.get("/reset?activation="+activation), "/reset")
 	b.wantPage(b.get("/reset"), 400, "invalid")
-	b.wantPage(b.submit("/reset", "check", check, "password", "another password", "confirm", "another password"), 400, "invalid")
+	b.wantPage(b.choose(check, "another password"), 400, "invalid")
 	b.cookies[cookieName] = activation
-	b.wantPage(b.submit("/reset", "check", check, "password", "another password", "confirm", "another password"), 400, "invalid")
+	b.wantPage(b.choose(check, "another password"), 400, "invalid")
 	b.wantPassword(ann, goodPassword)
 }
 
@@ -305,21 +314,12 @@ func TestPagesLinkRedirect(t *testing.T) {
 			if got := w.Result().Header.Get("Referrer-Policy"); got != "no-referrer" {
 				t.Errorf("%s: got Referrer-Policy %q, want no-referrer", path, got)
 			}
-			want := cookieName + "=" + activation + "; Path=/; Max-Age=3600; HttpOnly; Secure; SameSite=Lax"
-			if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != want {
-				t.Errorf("%s: got Set-Cookie %q, want %q", path, got, want)
-			}
+			wantCookie(t, w, fmt.Sprintf(liveCookie, activation, 3600))
 		}
-		<-time.After(time.Hour - 1500*time.Millisecond)
-		w := b.get("/reset?activation=" + activation)
-		if got := w.Result().Cookies(); len(got) != 1 || got[0].MaxAge != 1 {
-			t.Errorf("1.5 s before it expires: got cookies %v", got)
-		}
-		<-time.After(time.Second)
-		w = b.get("/reset?activation=" + activation) // a Max-Age of 0 would mean no end
-		if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != deadCookie {
-			t.Errorf("0.5 s before it expires: got cookies %v", got)
-		}
+		pass(time.Hour - 1500*time.Millisecond)
+		wantCookie(t, b.get("/reset?activation="+activation), fmt.Sprintf(liveCookie, activation, 1))
+		pass(time.Second) // a Max-Age of 0 would mean no end
+		wantCookie(t, b.get("/reset?activation="+activation), deadCookie)
 	})
 }
 
@@ -333,9 +333,7 @@ func TestPagesBadLink(t *testing.T) {
 		b.open("/reset", b.activation(ann))
 		w := b.get("/reset?" + query)
 		b.wantRedirect(w, "/reset")
-		if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != deadCookie {
-			t.Errorf("%.40s: got Set-Cookie %q, want %q", query, got, deadCookie)
-		}
+		wantCookie(t, w, deadCookie)
 		b.wantPage(b.get("/reset"), 400, "invalid")
 	}
 }
@@ -396,20 +394,15 @@ func TestPagesPlantedActivation(t *testing.T) {
 }
 
 func TestPagesLoopback(t *testing.T) {
-	svc := newFixture(t, newHost(ann), func(c *reset.Config) { c.BaseURL = "http://localhost:8080" })
-	activation, err := svc.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := httptest.NewRecorder()
-	svc.Pages().ServeHTTP(w, httptest.NewRequest("GET", "/reset?activation="+activation, nil))
-	c := w.Result().Cookies()
-	if len(c) != 1 || c[0].Name != "reset" || c[0].Secure || !c[0].HttpOnly || c[0].SameSite != http.SameSiteLaxMode || c[0].Path != "/" || c[0].Domain != "" || c[0].Value != activation {
-		t.Errorf("got cookies %v", c)
-	}
-	if got := w.Result().Header.Get("Location"); got != "http://localhost:8080/reset" {
-		t.Errorf("got Location %q", got)
-	}
+	inBubble(t, func(c *reset.Config) { c.BaseURL = "http://localhost:8080" }, func(t *testing.T, f *fixture) {
+		activation := f.activation(ann)
+		w := httptest.NewRecorder()
+		f.Pages().ServeHTTP(w, httptest.NewRequest("GET", "http://localhost:8080/reset?activation="+activation, nil))
+		wantCookie(t, w, "reset="+activation+"; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax")
+		if got := w.Result().Header.Get("Location"); got != "http://localhost:8080/reset" {
+			t.Errorf("got Location %q", got)
+		}
+	})
 }
 
 // A cookie without the prefix could come from a subdomain, a second one of the
@@ -483,7 +476,7 @@ func TestPagesScanners(t *testing.T) {
 		t.Errorf("%d writes of the store", got-before)
 	}
 	check := b.open("/reset", activation)
-	b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+	b.wantRedirect(b.choose(check, goodPassword), "/done")
 	b.wantPassword(ann, goodPassword)
 }
 
@@ -507,7 +500,7 @@ func TestPagesSecondLink(t *testing.T) {
 		b.wantPassword(bob, "")
 
 		check = b.open("/reset", mine)
-		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+		b.wantRedirect(b.choose(check, goodPassword), "/done")
 		b.wantPassword(ann, goodPassword)
 		b.wantPassword(bob, "")
 	}
@@ -536,7 +529,7 @@ func TestPagesConfirm(t *testing.T) {
 	if _, hashes, _ := b.host.calls(); hashes > 0 {
 		t.Errorf("hashed %d times", hashes)
 	}
-	b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+	b.wantRedirect(b.choose(check, goodPassword), "/done")
 }
 
 // refuseBreached is a CheckPassword.
@@ -563,7 +556,7 @@ func TestPagesPasswords(t *testing.T) {
 		{"refused grey herons", say(t, "problem.password.refused")},
 		{"breached password", `Found in a "breach" <once>.`},
 	} {
-		w := b.submit("/reset", "check", check, "password", tt.password, "confirm", tt.password)
+		w := b.choose(check, tt.password)
 		b.wantProblem(w, "choose", "password", tt.problem)
 		if strings.Contains(w.Body.String(), "<once>") {
 			t.Errorf("a message is markup")
@@ -573,7 +566,7 @@ func TestPagesPasswords(t *testing.T) {
 		t.Errorf("hashed %d times", hashes)
 	}
 	const password = "  🦉 & <nine> + grey%20herons "
-	b.wantRedirect(b.submit("/reset", "check", check, "password", password, "confirm", password), "/done")
+	b.wantRedirect(b.choose(check, password), "/done")
 	b.wantPassword(ann, password)
 }
 
@@ -583,9 +576,7 @@ func TestPagesRevoke(t *testing.T) {
 	check := b.open("/revoke", activation)
 	w := b.submit("/revoke", "check", check)
 	b.wantRedirect(w, "/revoked")
-	if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != deadCookie {
-		t.Errorf("got Set-Cookie %q", got)
-	}
+	wantCookie(t, w, deadCookie)
 	b.wantPage(b.get("/revoked"), 200, "revoked")
 	for _, a := range []string{activation, sibling} {
 		if err := b.ChangePassword(t.Context(), a, goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
@@ -593,7 +584,7 @@ func TestPagesRevoke(t *testing.T) {
 		}
 	}
 	if err := b.ChangePassword(t.Context(), other, goodPassword); err != nil {
-		t.Errorf("somebody else's activation: %v", err)
+		t.Errorf("another user's activation: %v", err)
 	}
 	b.wantEvent("revoked_by_user", 1)
 	b.wantPage(b.submit("/revoke", "check", check), 400, "invalid")
@@ -643,10 +634,7 @@ func TestPagesKeepEmail(t *testing.T) {
 	b := newBrowser(t, newHost(ann), nil)
 	const email = `O'Brien+x@Example.com`
 	w := b.submit("/forgot", "email", email)
-	want := "__Secure-reset-email=TydCcmllbit4QEV4YW1wbGUuY29t; Path=/account; Max-Age=600; HttpOnly; Secure; SameSite=Lax"
-	if got := w.Result().Header.Values("Set-Cookie"); len(got) != 1 || got[0] != want {
-		t.Errorf("got Set-Cookie %q, want %q", got, want)
-	}
+	wantCookie(t, w, "__Secure-reset-email=TydCcmllbit4QEV4YW1wbGUuY29t; Path=/account; Max-Age=600; HttpOnly; Secure; SameSite=Lax")
 	before := b.writes()
 	b.wantSent(w, email)
 	for path, field := range map[string]string{
@@ -734,7 +722,7 @@ func TestPagesJSON(t *testing.T) {
 		{"/reset", `{"activation":"` + activation() + `","newPassword":"` + goodPassword + `"}`, 200, okBody},
 		{"/revoke", `{}`, 400, badRequestBody},
 		{"/revoke", `{"activation":"` + strings.Repeat("A", 24) + `"}`, 400, badRequestBody},
-		{"/revoke", `{"activation":"` + activation() + `"}`, 400, badRequestBody}, // used up by the change above
+		{"/revoke", `{"activation":"` + activation() + `"}`, 400, badRequestBody}, // redeemed by the change above
 		{"/revoke", `{"activation":"` + b.activation(bob) + `"}`, 200, okBody},
 	} {
 		w := b.call(tt.path, tt.body)
@@ -831,7 +819,7 @@ func TestPagesForeignPosts(t *testing.T) {
 			}
 			wantPageHeaders(t, w)
 			if got := b.writes() == 1; got != (tt.status == 303 || tt.kind == jsonType && tt.status == 200) {
-				t.Errorf("the public request was written down: %v", got)
+				t.Errorf("the public request was queued: %v", got)
 			}
 			refused := 0
 			if tt.status == 403 {
@@ -874,18 +862,19 @@ func TestPagesFaults(t *testing.T) {
 		activation := b.activation(ann)
 		check := b.open("/reset", activation)
 		b.store.Fail(errors.New("disk full: /var/lib/app.db"))
-		b.wantPage(b.submit("/forgot", "email", email), 500, "failed")
+		for _, w := range []*httptest.ResponseRecorder{
+			b.submit("/forgot", "email", email),
+			b.get("/reset?activation=" + activation), b.get("/reset"), b.choose(check, goodPassword),
+			b.get("/revoke"), b.submit("/revoke", "check", check),
+		} {
+			b.wantPage(w, 500, "failed")
+		}
 		if w := b.call("/forgot", fmt.Sprintf(`{"email":%q}`, email)); w.Code != 500 || w.Body.String() != unknownErrorBody {
 			t.Errorf("got %d %s", w.Code, w.Body)
 		}
-		b.wantPage(b.get("/reset?activation="+activation), 500, "failed")
-		b.wantPage(b.get("/reset"), 500, "failed")
-		b.wantPage(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), 500, "failed")
-		b.wantPage(b.get("/revoke"), 500, "failed")
-		b.wantPage(b.submit("/revoke", "check", check), 500, "failed")
 		b.store.Fail(nil)
 		b.wantSent(b.submit("/forgot", "email", email), email)
-		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+		b.wantRedirect(b.choose(check, goodPassword), "/done")
 		for _, secret := range []string{activation, goodPassword, "nobody@example.com"} {
 			if strings.Contains(b.log.String(), secret) {
 				t.Errorf("the log has %q: %s", secret, b.log)
@@ -895,7 +884,7 @@ func TestPagesFaults(t *testing.T) {
 }
 
 // When more passwords wait for hashing than this machine can hash, the others
-// are asked to try again, the activation stays, and the log has one line.
+// are asked to try again, the activation stays, and the log counts them.
 func TestBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBrowser(t, newHost(ann, bob), nil)
@@ -925,7 +914,7 @@ func TestBusy(t *testing.T) {
 			}
 		})
 		waiting.Go(func() {
-			w := b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword)
+			w := b.choose(check, goodPassword)
 			b.wantPage(w, 503, "choose")
 			if got := w.Result().Header.Get("Retry-After"); got != "5" || !strings.Contains(w.Body.String(), say(t, "problem.password.busy")) {
 				t.Errorf("page: got Retry-After %q", got)
@@ -934,13 +923,13 @@ func TestBusy(t *testing.T) {
 		waiting.Wait()
 		holding.Wait()
 		b.host.onHash = nil
-		b.wantEvents(map[string]int{"busy": 1, "password_changed": 1, "run_elsewhere": 1})
+		b.wantEvents(map[string]int{"busy": 52, "password_changed": 1, "run_elsewhere": 1})
 		pass(time.Minute)
 		records := b.log.named("busy")
 		if len(records) != 2 || records[0]["count"] != 1.0 || records[1]["count"] != 51.0 {
 			t.Errorf("got records %v, want counts 1 and 51", records)
 		}
-		b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+		b.wantRedirect(b.choose(check, goodPassword), "/done")
 		pass(time.Minute)
 	})
 }
@@ -961,7 +950,7 @@ func TestPagesPanics(t *testing.T) {
 	check := b.open("/reset", activation)
 	on = true
 	b.wantPage(b.submit("/forgot", "email", ann.Email), 500, "failed")
-	w := b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword)
+	w := b.choose(check, goodPassword)
 	b.wantPage(w, 500, "failed")
 	if strings.Contains(w.Body.String(), "goroutine") || strings.Contains(w.Body.String(), goodPassword) {
 		t.Errorf("the page has the panic: %s", w.Body)
@@ -981,7 +970,7 @@ func TestPagesPanics(t *testing.T) {
 		t.Errorf("the log has the value of a panic: %s", b.log)
 	}
 	on = false
-	b.wantRedirect(b.submit("/reset", "check", check, "password", goodPassword, "confirm", goodPassword), "/done")
+	b.wantRedirect(b.choose(check, goodPassword), "/done")
 }
 
 // raw posts to /forgot over a connection and returns all that comes back.
@@ -1064,7 +1053,7 @@ func TestPagesTellNothing(t *testing.T) {
 	}
 }
 
-// A host that may stand behind a proxy and names none hears of it once.
+// A host that names no proxy is warned once if there may be one.
 func TestPagesProxyWarning(t *testing.T) {
 	for _, tt := range []struct {
 		name, remote, header string
@@ -1079,12 +1068,8 @@ func TestPagesProxyWarning(t *testing.T) {
 		{"no proxy", "10.0.0.5:4711", "Via", nil, 0},
 		{"a proxy that is known", "10.0.0.5:4711", "X-Forwarded-For", reset.ClientIPBehind(netip.MustParsePrefix("10.0.0.0/8")), 0},
 	} {
-		var log bytes.Buffer
-		svc := newFixture(t, newHost(), func(c *reset.Config) {
-			c.ClientIP = tt.clientIP
-			c.Logger = slog.New(slog.NewJSONHandler(&log, nil))
-		})
-		for _, pages := range []http.Handler{svc.Pages(), svc.Pages()} {
+		f := newFixture(t, newHost(), func(c *reset.Config) { c.ClientIP = tt.clientIP })
+		for _, pages := range []http.Handler{f.Pages(), f.Pages()} {
 			for range 3 {
 				r := httptest.NewRequest("GET", "/forgot", nil)
 				r.RemoteAddr = tt.remote
@@ -1092,13 +1077,13 @@ func TestPagesProxyWarning(t *testing.T) {
 				pages.ServeHTTP(httptest.NewRecorder(), r)
 			}
 		}
-		if got := strings.Count(log.String(), `"event":"proxy_unknown"`); got != tt.want {
-			t.Errorf("%s: warned %d times, want %d", tt.name, got, tt.want)
+		if f.wantEvent("proxy_unknown", tt.want); t.Failed() {
+			t.Fatalf("that was %s", tt.name)
 		}
 	}
 }
 
-// What a middleware around the pages has said of Vary stays said.
+// A middleware's Vary is kept.
 func TestVary(t *testing.T) {
 	b := newBrowser(t, newHost(), nil)
 	w := httptest.NewRecorder()

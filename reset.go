@@ -90,6 +90,7 @@ type Service struct {
 	render   *ui.Renderer
 	events   eventLog
 	accounts accounts
+	refusals *refusals
 	mint     minter
 	breaker  *breaker
 	hashing  chan struct{} // holds a token for each HashPassword that runs
@@ -99,9 +100,6 @@ type Service struct {
 	proxyWarned atomic.Bool // proxyUnknown was logged
 	mountWarned atomic.Bool // baseURLMismatch was logged
 	startLogged atomic.Bool // started was logged
-	foreign     throttle    // of foreignPost
-	consumed    throttle    // of bodyConsumed
-	overload    throttle    // of hashingBusy
 
 	hostRewritten atomic.Bool // a proxy seems to change the host of requests
 	running       atomic.Bool // Run was called
@@ -129,7 +127,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
 	}
-	events := eventLog{cfg.Logger}
+	events := newEventLog(cfg.Logger)
 	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
 		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
 	}
@@ -139,6 +137,7 @@ func New(cfg Config) (*Service, error) {
 		render:     r,
 		events:     events,
 		accounts:   accounts{cfg.Users, events},
+		refusals:   newRefusals(cfg.Store, events),
 		mint:       minter{rand.Reader},
 		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 		breaker:    newBreaker(events),
@@ -189,6 +188,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	}
 	user, err := s.accounts.find(ctx, address)
 	if errors.Is(err, ErrNoUser) {
+		s.events.count(ctx, trustedRequest, callerAttrs(ctx)...)
 		return "", nil
 	}
 	if err != nil {
@@ -207,10 +207,15 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	if !o.PreventEmailSending {
 		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: s.ahead(now), Expires: a.Expires}
 	}
-	if err := s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m); err != nil {
+	err = s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m)
+	if errors.Is(err, ErrTooManyRequests) {
+		s.events.count(ctx, overCap, append(callerAttrs(ctx), "user", user.ID)...)
+	}
+	if err != nil {
 		return "", wrap("issue", err)
 	}
 	failpoint.Hit("issued")
+	s.events.count(ctx, trustedRequest, append(callerAttrs(ctx), "user", user.ID)...)
 	if m != nil {
 		s.noteQueued(ctx)
 		s.wakeRun()
@@ -263,6 +268,7 @@ func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOpti
 	if err != nil {
 		return wrap("enqueue", err)
 	}
+	s.events.count(ctx, publicRequest, "client", client)
 	s.noteQueued(ctx)
 	return nil
 }
@@ -292,16 +298,19 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 		return Activation{}, User{}, ErrInvalidActivation
 	}
 	a, err := s.cfg.Store.Find(ctx, time.Now(), h)
+	if errors.Is(err, ErrInvalidActivation) {
+		err = s.refusals.activation(ctx, h)
+	}
 	if err != nil {
 		return Activation{}, User{}, wrap("find", err)
 	}
 	address, err := CanonicalAddress(a.Email)
 	if err != nil {
-		return Activation{}, User{}, ErrInvalidActivation
+		return Activation{}, User{}, s.refusals.because(ctx, "user_gone")
 	}
 	user, err := s.accounts.find(ctx, address)
 	if errors.Is(err, ErrNoUser) || err == nil && user.ID != a.UserID {
-		return Activation{}, User{}, ErrInvalidActivation
+		return Activation{}, User{}, s.refusals.because(ctx, "user_gone")
 	}
 	return a, user, err
 }
@@ -344,6 +353,7 @@ func (s *Service) redeem(ctx context.Context, a Activation, user User, newPasswo
 	case err != nil:
 		return wrap("redeem", err)
 	}
+	s.refusals.end(a.Hash, "redeemed")
 	s.events.log(ctx, passwordChanged, "user", user.ID)
 	s.noteQueued(ctx)
 	s.wakeRun()
@@ -398,6 +408,7 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	if err := s.Revoke(ctx, a.UserID); err != nil {
 		return err
 	}
+	s.refusals.end(a.Hash, "revoked")
 	s.events.log(ctx, revokedByUser, "user", a.UserID)
 	return nil
 }
@@ -411,10 +422,14 @@ func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error 
 	case err == nil:
 		return nil
 	case !errors.As(err, &limit):
-		s.events.log(ctx, limiterFailed, "limiter", name, "error", err)
+		s.events.count(ctx, limiterFailed, "limiter", name, "error", err)
 		return wrap("limit per "+name, err)
 	case limit.Full:
-		s.events.log(ctx, limiterFull, "limiter", name)
+		s.events.count(ctx, limiterFull, "limiter", name)
+	case name == "client":
+		s.events.count(ctx, clientLimited, "client", key, "limiter", name)
+	default: // the key may be an address that belongs to nobody
+		s.events.count(ctx, clientLimited, append(callerAttrs(ctx), "limiter", name)...)
 	}
 	return wrap("limit per "+name, limit)
 }

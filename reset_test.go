@@ -343,12 +343,12 @@ func TestLimited(t *testing.T) {
 			}
 		}
 		f.wantMoved(before)
-		f.wantEvents(map[string]int{})
+		f.wantEvents(map[string]int{"client_limited": 4})
 		limit.Full = true
 		if err := f.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
 			t.Errorf("full: %v", err)
 		}
-		f.wantEvents(map[string]int{"limiter_full": 1})
+		f.wantEvents(map[string]int{"client_limited": 4, "limiter_full": 1})
 	})
 }
 

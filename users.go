@@ -65,14 +65,14 @@ type accounts struct {
 func (a accounts) find(ctx context.Context, address string) (User, error) {
 	user, err := a.users.FindByEmail(ctx, address)
 	if errors.Is(err, ErrManyUsers) {
-		a.events.log(ctx, userAmbiguous)
+		a.events.count(ctx, userAmbiguous)
 	}
 	if err != nil {
 		return User{}, wrap("find user", err)
 	}
 	stored, err := CanonicalAddress(user.Email)
 	if err != nil || stored != address {
-		a.events.log(ctx, userMismatch, "user", user.ID)
+		a.events.count(ctx, userMismatch, "user", user.ID)
 		return User{}, fmt.Errorf("%w: FindByEmail returned a user with another address", ErrNoUser)
 	}
 	if user.ID == "" || len(user.ID) > maxUserID {
