@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -398,6 +399,34 @@ func TestUnconfirmed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Records of a mail identify it, the attempt, the user and what went wrong.
+func TestMailRecords(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.mailer.do = func(_ context.Context, n int, _ reset.Message) error {
+			return []error{errors.New("451 greylisted"), nil, fmt.Errorf("550: %w", reset.ErrUndeliverable)}[n]
+		}
+		f.begin()
+		f.forgot(ann.Email)
+		pass(time.Minute)
+		f.request(bob.Email)
+		pass(delivered)
+		sent := f.wantSent(3)
+		for i, want := range []map[string]any{
+			{"event": "mail_failed", "mail": sent[0].ID, "kind": "reset", "attempt": 1.0, "user": ann.ID, "error": "451 greylisted"},
+			{"event": "mail_sent", "mail": sent[0].ID, "kind": "reset", "attempt": 2.0, "user": ann.ID},
+			{"event": "mail_undeliverable", "mail": sent[2].ID, "kind": "reset", "attempt": 1.0, "user": bob.ID, "error": "550: reset: undeliverable"},
+		} {
+			got := f.log.all()[1+i] // the first is started
+			for _, attr := range []string{"time", "level", "msg"} {
+				delete(got, attr)
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("record %v\nwant %v", got, want)
+			}
+		}
+	})
 }
 
 // Revoke removes the mail of a request that waits for another attempt.

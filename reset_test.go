@@ -491,16 +491,22 @@ func TestStarted(t *testing.T) {
 
 // A process that queues mail without calling Run says so once.
 func TestRunElsewhere(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, f *fixture) {
-		f.forgot(ann.Email)
-		f.request(ann.Email)
-		f.wantEvents(map[string]int{"run_elsewhere": 1})
-	})
-	inBubble(t, nil, func(t *testing.T, f *fixture) {
-		f.begin()
-		f.forgot(ann.Email)
-		f.wantEvents(map[string]int{})
-	})
+	for _, queue := range []func(*fixture){
+		func(f *fixture) { f.forgot(ann.Email) },
+		func(f *fixture) { f.request(ann.Email) },
+		func(f *fixture) { f.redeem(ann) },
+	} {
+		inBubble(t, nil, func(t *testing.T, f *fixture) {
+			queue(f)
+			queue(f)
+			f.wantEvent("run_elsewhere", 1)
+		})
+		inBubble(t, nil, func(t *testing.T, f *fixture) {
+			f.begin()
+			queue(f)
+			f.wantEvent("run_elsewhere", 0)
+		})
+	}
 }
 
 func TestChangePassword(t *testing.T) {
