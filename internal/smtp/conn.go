@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"net"
 )
 
@@ -43,12 +42,3 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.left = maxReply
 	return c.Conn.Write(p)
 }
-
-// A greetedConn gives the client the greeting that it waits for and that no
-// server sends a second time after STARTTLS.
-type greetedConn struct {
-	net.Conn
-	r io.Reader
-}
-
-func (c greetedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
