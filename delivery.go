@@ -662,7 +662,7 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 			continue
 		}
 		again = append(again, m)
-		settlements = append(settlements, Settlement{Mail: m.ID, Lease: m.Lease, Retry: at})
+		settlements = append(settlements, Settlement{Mail: m.ID, Lease: m.Lease, Retry: at, Class: retryClass(m)})
 	}
 	for _, m := range again {
 		d.events.log(ctx, mailFailed, append(attrsOf(m), "error", cause)...)
@@ -695,7 +695,7 @@ func removed(mails []Mail) []Settlement { return freed(mails, time.Time{}) }
 
 func freed(mails []Mail, retry time.Time) (done []Settlement) {
 	for _, m := range mails {
-		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry})
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry, Class: retryClass(m)})
 	}
 	return done
 }
@@ -703,7 +703,7 @@ func freed(mails []Mail, retry time.Time) (done []Settlement) {
 // unspent gives mails back as they were before they were leased.
 func unspent(mails []Mail) (done []Settlement) {
 	for _, m := range mails {
-		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: cmp.Or(m.WasDue, time.Now()), Unspent: true})
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: cmp.Or(m.WasDue, time.Now()), Class: m.Class, Unspent: true})
 	}
 	return done
 }

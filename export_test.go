@@ -3,6 +3,7 @@ package reset
 import (
 	"io"
 	"log/slog"
+	"time"
 )
 
 // What the tests of package reset_test need of the inside.
@@ -38,3 +39,10 @@ func Events() (list []Event) {
 
 // LogCounts logs the events that were counted so far.
 func (s *Service) LogCounts() { s.events.logCounts() }
+// Fairness is what gives public requests their class.
+type Fairness struct{ f fairness }
+
+func (f *Fairness) Class(client string, now time.Time) int { return f.f.class(client, now) }
+
+// Keys returns how many keys are remembered.
+func (f *Fairness) Keys() int { return len(f.f.now) }

@@ -92,6 +92,7 @@ type Service struct {
 	accounts accounts
 	refusals *refusals
 	mint     minter
+	fairness fairness
 	breaker  *breaker
 	hashing  chan struct{} // holds a token for each HashPassword that runs
 	wake     chan struct{} // signals Run that mail is due
@@ -205,7 +206,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	}
 	var m *Mail
 	if !o.PreventEmailSending {
-		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Due: s.ahead(now), Expires: a.Expires}
+		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Class: trustedClass, Due: now, Expires: a.Expires}
 	}
 	err = s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m)
 	if errors.Is(err, ErrTooManyRequests) {
@@ -263,7 +264,7 @@ func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOpti
 	}
 	err = s.cfg.Store.Enqueue(ctx, Mail{
 		ID: id, Kind: MailReset, Email: address, Locale: o.Locale,
-		Due: now.Add(delay), Expires: now.Add(s.cfg.TTL),
+		Class: s.fairness.class(client, now), Due: now.Add(delay), Expires: now.Add(s.cfg.TTL),
 	})
 	if err != nil {
 		return wrap("enqueue", err)
@@ -336,7 +337,7 @@ func (s *Service) redeem(ctx context.Context, a Activation, user User, newPasswo
 	}
 	notification := Mail{
 		ID: id, Kind: MailNotification, UserID: user.ID, Email: user.Email, Name: user.Name, Locale: user.Locale,
-		Due: s.ahead(now), Expires: now.Add(notificationTTL),
+		Class: trustedClass, Due: now, Expires: now.Add(notificationTTL),
 	}
 	err = s.cfg.Store.Redeem(ctx, now, a, notification, func(ctx context.Context) error {
 		failpoint.Hit("claimed")
@@ -443,10 +444,6 @@ func (s *Service) allowInTime(ctx context.Context, l Limiter, key string) error 
 		return err
 	})
 }
-
-// ahead returns a due time before that of all public requests, however many
-// wait: none of them lives longer than TTL, and Lease begins with the earliest.
-func (s *Service) ahead(now time.Time) time.Time { return now.Add(-s.cfg.TTL) }
 
 // noteStart informs the operator, once, of what was configured.
 func (s *Service) noteStart() {

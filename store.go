@@ -96,15 +96,15 @@ type Store interface {
 	Revoke(ctx context.Context, userID string) error
 
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
-	// those with the earliest Due first, and none that another call holds. Each
-	// is returned as it is now stored: with Due = until, a fresh Lease and
-	// Attempts one higher. WasDue is its Due before.
+	// the lowest Class first, within it the earliest Due, and none that another
+	// call holds. Each is returned as it is now stored: with Due = until, a fresh
+	// Lease and Attempts one higher. WasDue is its Due before.
 	Lease(ctx context.Context, now, until time.Time, n int) ([]Mail, error)
 
 	// Settle ends leases: it removes each mail whose Retry is zero and frees
-	// each other one, to be due at Retry. If the attempt is Unspent, Attempts
-	// becomes one lower again. If the mail is still Held, its lease does not end
-	// but is renewed until Retry. A mail that is gone or held under another
+	// each other one, to be due at Retry in the given Class. If the attempt is
+	// Unspent, Attempts becomes one lower again. If the mail is still Held, its
+	// lease does not end but is renewed until Retry, and its Class stays. A mail that is gone or held under another
 	// lease is left alone; that is no error.
 	Settle(ctx context.Context, done []Settlement) error
 
@@ -155,6 +155,7 @@ type Mail struct {
 	Email    string // of a reset mail: the requested address, canonical; of a notification: as the host stored it
 	Name     string // of a notification; a reset mail takes it from the user when it is sent
 	Locale   string
+	Class    int       // its place in the queue, 0 to 32,767; the lowest is sent first
 	Due      time.Time // the next attempt; while leased, the end of the lease
 	Expires  time.Time
 	Attempts int       // how many times it was leased
@@ -166,6 +167,7 @@ type Mail struct {
 type Settlement struct {
 	Mail, Lease ID
 	Retry       time.Time // when to try again; zero removes the mail
+	Class       int       // the mail's class from then on
 	Unspent     bool      // the attempt does not count
 	Held        bool      // the lease goes on until Retry
 }

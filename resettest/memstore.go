@@ -1,6 +1,7 @@
 package resettest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -302,7 +303,7 @@ func (s *MemStore) Lease(ctx context.Context, now, until time.Time, n int) ([]re
 			due = append(due, m)
 		}
 	}
-	slices.SortFunc(due, func(a, b *reset.Mail) int { return a.Due.Compare(b.Due) })
+	slices.SortFunc(due, func(a, b *reset.Mail) int { return cmp.Or(cmp.Compare(a.Class, b.Class), a.Due.Compare(b.Due)) })
 	var leased []reset.Mail
 	for _, m := range due[:min(n, len(due))] {
 		wasDue := m.Due
@@ -328,7 +329,7 @@ func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
 		case d.Held:
 			m.Due = millis(d.Retry)
 		default:
-			m.Due, m.Lease = millis(d.Retry), reset.ID{}
+			m.Due, m.Lease, m.Class = millis(d.Retry), reset.ID{}, d.Class
 			if d.Unspent {
 				m.Attempts--
 			}

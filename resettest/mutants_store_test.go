@@ -572,6 +572,26 @@ func mailMutants() []storeMutant {
 				return b.mem.Lease(ctx, now, until, n)
 			}
 		}, []string{"Lease/order"}},
+		{"classes are ignored", func(b *broken) {
+			b.LeaseFunc = func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
+				classes := make(map[reset.ID]int)
+				b.locked(func() {
+					for id, m := range b.mem.mails {
+						classes[id], m.Class = m.Class, 0
+					}
+				})
+				mails, err := b.mem.Lease(ctx, now, until, n)
+				b.locked(func() {
+					for id, m := range b.mem.mails {
+						m.Class = classes[id]
+					}
+				})
+				for i := range mails {
+					mails[i].Class = classes[mails[i].ID]
+				}
+				return mails, err
+			}
+		}, []string{"Lease/class", "Settle/class"}},
 		{"leased twice", leased(func(m, before *reset.Mail) { m.Due = before.Due }), []string{"Lease/none twice", "Lease/at most n", "Race/leases"}},
 		{"attempts are not stored", leased(func(m, before *reset.Mail) { m.Attempts = before.Attempts }), []string{"Lease/as stored", "Settle/frees"}},
 		{"the lease is not stored", leased(func(m, before *reset.Mail) { m.Lease = before.Lease }), []string{"Settle/removes", "Issue/renews"}},
@@ -606,6 +626,19 @@ func mailMutants() []storeMutant {
 				return b.mem.Settle(ctx, done)
 			}
 		}, []string{"Settle/removes", "Settle/frees"}},
+		{"retries keep their class", func(b *broken) {
+			b.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
+				done = slices.Clone(done)
+				b.locked(func() {
+					for i, d := range done {
+						if m := b.mem.mails[d.Mail]; m != nil {
+							done[i].Class = m.Class
+						}
+					}
+				})
+				return b.mem.Settle(ctx, done)
+			}
+		}, []string{"Settle/class"}},
 		{"retries are at once", settled(func(_ *broken, done []reset.Settlement) []reset.Settlement {
 			for i := range done {
 				if !done[i].Retry.IsZero() {

@@ -2,6 +2,7 @@ package resettest
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -9,11 +10,11 @@ import (
 
 func mailSentences() []storeSentence {
 	const (
-		leases = "Lease returns at most n mails (none if n is 0) with Due <= now < Expires, those with the earliest Due first, and none that another call holds."
+		leases = "Lease returns at most n mails (none if n is 0) with Due <= now < Expires, the lowest Class first, within it the earliest Due, and none that another call holds."
 		stored = "Each is returned as it is now stored: with Due = until, a fresh Lease and Attempts one higher. WasDue is its Due before."
-		ends   = "Settle ends leases: it removes each mail whose Retry is zero and frees each other one, to be due at Retry."
+		ends   = "Settle ends leases: it removes each mail whose Retry is zero and frees each other one, to be due at Retry in the given Class."
 		spends = "If the attempt is Unspent, Attempts becomes one lower again."
-		renews = "If the mail is still Held, its lease does not end but is renewed until Retry."
+		renews = "If the mail is still Held, its lease does not end but is renewed until Retry, and its Class stays."
 		alone  = "A mail that is gone or held under another lease is left alone; that is no error."
 		purges = "Purge removes at most n records (n is at most 1,000) that expired at or before now, and returns how many it removed."
 	)
@@ -23,11 +24,13 @@ func mailSentences() []storeSentence {
 		{"Lease/at most n", leases, (*storeCheck).leaseAtMost},
 		{"Lease/due", leases, (*storeCheck).leaseDue},
 		{"Lease/order", leases, (*storeCheck).leaseOrder},
+		{"Lease/class", leases, (*storeCheck).leaseClass},
 		{"Lease/none twice", leases, (*storeCheck).leaseNoneTwice},
 		{"Lease/as stored", stored, (*storeCheck).leaseAsStored},
 		{"Lease/every kind", leases, (*storeCheck).leaseEveryKind},
 		{"Settle/removes", ends, (*storeCheck).settleRemoves},
 		{"Settle/frees", ends, (*storeCheck).settleFrees},
+		{"Settle/class", ends, (*storeCheck).settleClass},
 		{"Settle/unspent", spends, (*storeCheck).settleUnspent},
 		{"Settle/renews", renews, (*storeCheck).settleRenews},
 		{"Settle/gone", alone, (*storeCheck).settleGone},
@@ -121,6 +124,52 @@ func (c *storeCheck) leaseOrder() {
 	}
 	if place != 0 {
 		c.Errorf("Lease returned %d mails, want %d", n-place, n)
+	}
+}
+
+// Due times are in the opposite order, and one mail of the lowest class is not
+// due yet.
+func (c *storeCheck) leaseClass() {
+	classes := []int{32_767, 300, 7, 1, 0}
+	for i, class := range classes {
+		m := c.publicRequest("a@example.com")
+		m.Class, m.Due = class, at(time.Duration(i)*time.Second)
+		c.enqueue(m)
+	}
+	later := c.publicRequest("later@example.com")
+	later.Due = at(2 * time.Minute)
+	c.enqueue(later)
+	var got []int
+	for _, size := range []int{1, 3, 10} {
+		for _, m := range c.lease(at(time.Minute), at(10*time.Minute), size) {
+			got = append(got, m.Class)
+		}
+	}
+	slices.Reverse(classes)
+	if size := 1; len(got) > size {
+		slices.Sort(got[size:min(4, len(got))]) // one Lease may return its mails in any order
+	}
+	if !slices.Equal(got, classes) {
+		c.Errorf("Lease returned the classes %v, want %v", got, classes)
+	}
+}
+
+func (c *storeCheck) settleClass() {
+	low, high := c.publicRequest("low@example.com"), c.publicRequest("high@example.com")
+	low.Class, high.Class = 1, 2
+	c.enqueue(low, high)
+	for _, m := range c.leaseAll(start, at(time.Minute)) {
+		c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(5 * time.Minute), Class: 9, Held: true})
+		next := reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: start, Class: m.Class}
+		if m.ID == low.ID {
+			next.Class, low.Class = 3, 3
+		}
+		c.settle(next)
+	}
+	for _, want := range []reset.Mail{high, low} {
+		if got := c.lease(start, at(time.Minute), 1); len(got) != 1 || !equalFacts(got[0], want) {
+			c.Errorf("Lease returned %+v, want %+v", got, want)
+		}
 	}
 }
 

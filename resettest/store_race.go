@@ -17,7 +17,7 @@ func raceSentences() []storeSentence {
 		limit = "Issue adds a if fewer than max requests of a.UserID are live, under any concurrency."
 		one   = "Of concurrent calls for one user at most one at a time runs apply and exactly one succeeds."
 		safe  = "A Store is safe for concurrent use by many goroutines and many processes."
-		lease = "those with the earliest Due first, and none that another call holds."
+		lease = "the lowest Class first, within it the earliest Due, and none that another call holds."
 	)
 	return []storeSentence{
 		{"Race/cap", limit, (*storeCheck).raceIssues},

@@ -21,9 +21,9 @@ func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 		return err
 	}
 	return exec(ctx, c,
-		`INSERT INTO reset_mails (realm, id, kind, user_id, email, name, locale, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		`INSERT INTO reset_mails (realm, id, kind, user_id, email, name, locale, class, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.realm, m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
-		m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
+		m.Class, m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
 }
 
 func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
@@ -44,7 +44,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 		m.Due, m.Lease, m.Attempts = fromMillis(until.UnixMilli()), lease, m.Attempts+1
 		mails = append(mails, m)
 		return nil
-	}, `SELECT id, kind, user_id, email, name, locale, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
+	}, `SELECT id, kind, user_id, email, name, locale, class, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
 		s.realm, now.UnixMilli(), now.UnixMilli(), n)
 	if err != nil || len(mails) == 0 {
 		return nil, err
@@ -56,7 +56,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 func scanMail(r *sql.Rows) (m reset.Mail, err error) {
 	var id, kind, userID, email, name, locale []byte
 	var due, expires int64
-	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &due, &expires, &m.Attempts); err != nil {
+	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &m.Class, &due, &expires, &m.Attempts); err != nil {
 		return m, err
 	}
 	copy(m.ID[:], id)
@@ -84,14 +84,14 @@ func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
 	if d.Retry.IsZero() {
 		return exec(ctx, c, `DELETE FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	}
-	set := `due = ?, lease = NULL`
-	switch {
-	case d.Held:
-		set = `due = ?`
-	case d.Unspent:
-		set += `, attempts = attempts - 1`
+	set, args := `due = ?`, []any{d.Retry.UnixMilli()}
+	if !d.Held {
+		set, args = set+`, lease = NULL, class = ?`, append(args, d.Class)
+		if d.Unspent {
+			set += `, attempts = attempts - 1`
+		}
 	}
-	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, d.Retry.UnixMilli(), s.realm, d.Mail[:], d.Lease[:])
+	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])...)
 }
 
 func settleEach(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {

@@ -46,7 +46,7 @@ var mysql = &Dialect{
 	forUpdate:  ` FOR UPDATE`,
 	skipLocked: ` FOR UPDATE SKIP LOCKED`,
 	// Through another index it would lock every mail that is due, and hide them from other processes.
-	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE realm = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
 	byUser:       forceUserIndex,
 	deleteByUser: func(table string) string { return "DELETE " + table + " FROM " + forceUserIndex(table) }, // the form that takes a hint
 	// MySQL scans a small table for a list of keys and then waits for rows of

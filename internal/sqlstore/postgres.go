@@ -17,7 +17,7 @@ var postgres = &Dialect{
 	writeLock:    insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	forUpdate:    ` FOR UPDATE`,
 	skipLocked:   ` FOR UPDATE SKIP LOCKED`,
-	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	maxKeys:      1000,

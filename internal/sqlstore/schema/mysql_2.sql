@@ -5,8 +5,9 @@ ALTER TABLE reset_activations
 
 ALTER TABLE reset_mails
     ADD COLUMN realm VARBINARY(64) NOT NULL DEFAULT '',
+    ADD COLUMN class INTEGER       NOT NULL DEFAULT 0,
     DROP INDEX reset_mails_due,
-    ADD INDEX reset_mails_due (realm, due, expires),
+    ADD INDEX reset_mails_due (realm, class, due, expires),
     DROP INDEX reset_mails_user,
     ADD INDEX reset_mails_user (realm, user_id);
 

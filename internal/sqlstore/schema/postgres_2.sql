@@ -4,13 +4,13 @@ DROP INDEX reset_activations_user;
 
 CREATE INDEX reset_activations_user ON reset_activations (realm, user_id);
 
-ALTER TABLE reset_mails ADD COLUMN realm BYTEA NOT NULL DEFAULT '';
+ALTER TABLE reset_mails ADD COLUMN realm BYTEA NOT NULL DEFAULT '', ADD COLUMN class INTEGER NOT NULL DEFAULT 0;
 
 UPDATE reset_mails SET kind = 'notification' WHERE kind = 'notice';
 
 DROP INDEX reset_mails_due;
 
-CREATE INDEX reset_mails_due ON reset_mails (realm, due, expires);
+CREATE INDEX reset_mails_due ON reset_mails (realm, class, due, expires);
 
 DROP INDEX reset_mails_user;
 

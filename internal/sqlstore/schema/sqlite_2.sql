@@ -6,11 +6,13 @@ CREATE INDEX reset_activations_user ON reset_activations (realm, user_id);
 
 ALTER TABLE reset_mails ADD COLUMN realm BLOB NOT NULL DEFAULT x'';
 
+ALTER TABLE reset_mails ADD COLUMN class INTEGER NOT NULL DEFAULT 0;
+
 UPDATE reset_mails SET kind = CAST('notification' AS BLOB) WHERE kind = CAST('notice' AS BLOB);
 
 DROP INDEX reset_mails_due;
 
-CREATE INDEX reset_mails_due ON reset_mails (realm, due, expires);
+CREATE INDEX reset_mails_due ON reset_mails (realm, class, due, expires);
 
 DROP INDEX reset_mails_user;
 
