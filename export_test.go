@@ -39,6 +39,7 @@ func Events() (list []Event) {
 
 // LogCounts logs the events that were counted so far.
 func (s *Service) LogCounts() { s.events.logCounts() }
+
 // Fairness is what gives public requests their class.
 type Fairness struct{ f fairness }
 

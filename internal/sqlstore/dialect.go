@@ -46,6 +46,9 @@ type Dialect struct {
 	// Of expired mails, of which there are many after an outage, it reads no
 	// more than the index.
 	dueMails string
+	// leaseByKey means that Lease looks for due mails before its transaction,
+	// which then reads only these: nobody can write while it looks.
+	leaseByKey bool
 	// byUser names a table for a statement about one user.
 	byUser func(table string) string
 	// deleteByUser begins a DELETE of one user's rows.

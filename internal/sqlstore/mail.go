@@ -26,11 +26,28 @@ func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 		m.Class, m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
 }
 
-func (s *Store) anyDue(ctx context.Context, c Conn, now time.Time) (bool, error) {
-	return exists(ctx, c, `SELECT id`+s.dialect.dueMails, s.realm, now.UnixMilli(), now.UnixMilli(), 1)
+// dueIDs returns the ids of the first n mails that are due or, unless these are
+// needed, of one.
+func (s *Store) dueIDs(ctx context.Context, c Conn, now time.Time, n int) (ids []any, err error) {
+	if !s.dialect.leaseByKey {
+		n = 1
+	}
+	err = each(ctx, c, func(r *sql.Rows) error {
+		var id []byte
+		err := r.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT id`+s.dialect.dueMails, s.realm, now.UnixMilli(), now.UnixMilli(), n)
+	return ids, err
 }
 
-func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) ([]reset.Mail, error) {
+func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, due []any) ([]reset.Mail, error) {
+	from, args := s.dialect.dueMails, []any{s.realm, now.UnixMilli(), now.UnixMilli(), n}
+	if s.dialect.leaseByKey {
+		due = padded(due)
+		from = ` FROM reset_mails WHERE realm = ? AND id IN ` + list(len(due)) + ` AND due <= ? AND expires > ? ORDER BY class, due`
+		args = slices.Concat([]any{s.realm}, due, []any{now.UnixMilli(), now.UnixMilli()})
+	}
 	var mails []reset.Mail
 	var ids []any
 	lease := newID(now)
@@ -44,8 +61,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int) 
 		m.Due, m.Lease, m.Attempts = fromMillis(until.UnixMilli()), lease, m.Attempts+1
 		mails = append(mails, m)
 		return nil
-	}, `SELECT id, kind, user_id, email, name, locale, class, due, expires, attempts`+s.dialect.dueMails+s.dialect.skipLocked,
-		s.realm, now.UnixMilli(), now.UnixMilli(), n)
+	}, `SELECT id, kind, user_id, email, name, locale, class, due, expires, attempts`+from+s.dialect.skipLocked, args...)
 	if err != nil || len(mails) == 0 {
 		return nil, err
 	}
@@ -68,6 +84,7 @@ func scanMail(r *sql.Rows) (m reset.Mail, err error) {
 // execByKeys runs query once or several times, with a list of keys at its end.
 func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any, args ...any) error {
 	for some := range slices.Chunk(keys, s.dialect.maxKeys) {
+		some = padded(some)
 		if err := exec(ctx, c, query+list(len(some)), slices.Concat(args, some)...); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ var sqlite = &Dialect{
 	writeLock: insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	// By itself SQLite looks up the row before it looks at the index's second column.
 	dueMails:     ` FROM reset_mails WHERE id IN (SELECT id FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?) ORDER BY class, due`,
+	leaseByKey:   true,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	maxKeys:      1000,

@@ -101,23 +101,31 @@ func (s *Store) Revoke(ctx context.Context, userID string) error {
 // Lease implements reset.Store. It begins no transaction if nothing is due, as is
 // mostly the case.
 func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
-	due := false
-	err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
-		due, err = s.anyDue(ctx, c, now)
-		return err
-	})
-	if err != nil || !due || n < 1 {
-		return nil, err
+	if n < 1 {
+		return nil, nil
 	}
-	var mails []reset.Mail
-	err = s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
-		mails, err = s.lease(ctx, c, now, until, n)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	for {
+		var due []any
+		err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
+			due, err = s.dueIDs(ctx, c, now, n)
+			return err
+		})
+		if err != nil || len(due) == 0 {
+			return nil, err
+		}
+		var mails []reset.Mail
+		err = s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
+			mails, err = s.lease(ctx, c, now, until, n, due)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(mails) > 0 || !s.dialect.leaseByKey {
+			return mails, nil
+		}
+		// Somebody else has leased what was due: look again.
 	}
-	return mails, nil
 }
 
 // Settle implements reset.Store.

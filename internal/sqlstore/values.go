@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,4 +87,14 @@ func exists(ctx context.Context, c Conn, query string, args ...any) (found bool,
 }
 
 // list returns a parenthesized list of n placeholders.
+// padded repeats the last key until there are a power of two, so that there are
+// few different statements to prepare.
+func padded(keys []any) []any {
+	n := 1
+	for n < len(keys) {
+		n *= 2
+	}
+	return slices.Concat(keys, slices.Repeat(keys[len(keys)-1:], n-len(keys)))
+}
+
 func list(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
