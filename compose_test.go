@@ -96,8 +96,7 @@ func TestComposeOnePart(t *testing.T) {
 	}
 }
 
-// Whatever a name or a subject is made of, it is one field that reads back as
-// it was.
+// Any name or subject is one header field that reads back as it was.
 func TestComposeFields(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	for _, text := range []string{

@@ -82,15 +82,15 @@ func TestSMTPRecipient(t *testing.T) {
 		}
 		switch {
 		case tt.want == nil && (!errors.Is(err, reset.ErrUndeliverable) || slices.Contains(s.Lines(), "MAIL")):
-			t.Errorf("To %q: %v, the server was told %q; want ErrUndeliverable", tt.to, err, lines)
+			t.Errorf("To %q: %v, the server got %q; want ErrUndeliverable", tt.to, err, lines)
 		case tt.want != nil && (err != nil || !slices.Equal(lines[1:3], tt.want)):
-			t.Errorf("To %q: %v, the server was told %q; want %q", tt.to, err, lines, tt.want)
+			t.Errorf("To %q: %v, the server got %q; want %q", tt.to, err, lines, tt.want)
 		}
 	}
 }
 
-// The server sees the sender's domain in EHLO, unless no server would believe
-// it, and bounces have an address of their own.
+// EHLO has the domain of the sender, or an address literal if that is no full
+// name. Bounces may have an address of their own.
 func TestSMTPSender(t *testing.T) {
 	for _, tt := range []struct {
 		from, hello, bounces string
@@ -108,7 +108,7 @@ func TestSMTPSender(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := s.Sessions()[0].Lines[:2]; !slices.Equal(got, tt.want) {
-			t.Errorf("From %q: the server was told %q, want %q", tt.from, got, tt.want)
+			t.Errorf("From %q: the server got %q, want %q", tt.from, got, tt.want)
 		}
 		if from := parseMail(t, []byte(s.Messages()[0])).Header.Get("From"); strings.Contains(from, "bounces") {
 			t.Errorf("From: %s", from)
@@ -156,8 +156,8 @@ func TestSMTPSendTimeout(t *testing.T) {
 	})
 }
 
-// Errors go to logs. They have one prefix, say whose failure it is, and do not
-// repeat a link that a server quotes.
+// Errors go to logs. They have one prefix and do not repeat a link that a server
+// quotes.
 func TestSMTPErrors(t *testing.T) {
 	for _, tt := range []struct{ moment, reply, want string }{
 		{"RCPT", "550 5.1.1 nobody of that name", reset.ErrUndeliverable.Error() + ": smtp: rcpt to: 550 5.1.1 nobody of that name"},
@@ -270,7 +270,7 @@ func TestSMTPCheck(t *testing.T) {
 	}
 }
 
-// The server half of the library whose client half is used.
+// A server of the library go-smtp.
 func TestSMTPGoServer(t *testing.T) {
 	ca := smtptest.NewAuthority(t)
 	for _, implicit := range []bool{false, true} {
@@ -537,8 +537,8 @@ func TestSMTPRelayMended(t *testing.T) {
 			defer m.Close()
 			f := newFixture(t, newHost(), func(c *reset.Config) { c.Mailer = m })
 			domain := strings.ToLower(rand.Text()) + ".example.net"
-			for i := range users {
-				u := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user%d@%s", i, domain)}
+			for i := range users { // the dots need quotes
+				u := reset.User{ID: fmt.Sprint(i), Email: fmt.Sprintf("user..%d@%s", i, domain)}
 				f.host.put(u)
 				f.request(u.Email)
 			}

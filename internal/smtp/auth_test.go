@@ -26,12 +26,12 @@ func TestInsistsOnAuth(t *testing.T) {
 		}
 		s.WaitClosed(t)
 		if want := []string{"EHLO", "STARTTLS", "TLS", "EHLO"}; !slices.Equal(s.Lines(), want) {
-			t.Errorf("offers %q: the server was told %q, want %q", offers, s.Lines(), want)
+			t.Errorf("offers %q: the server got %q, want %q", offers, s.Lines(), want)
 		}
 	}
 }
 
-// Prompts without end do not get the password twice.
+// A server that prompts without end does not get the password twice.
 func TestAuthPrompts(t *testing.T) {
 	s := smtptest.Listen(t, smtptest.Script{Offers: []string{"AUTH LOGIN"}, On: map[string]smtptest.Action{
 		"AUTH": smtptest.Say(slices.Repeat([]string{"334 UGFzc3dvcmQ6"}, 10)...),
@@ -42,9 +42,9 @@ func TestAuthPrompts(t *testing.T) {
 		t.Errorf("error %v, want one of stage auth", err)
 	}
 	s.WaitClosed(t)
-	told := strings.Join(s.Sessions()[0].Lines, "\n")
-	if n := strings.Count(told, base64.StdEncoding.EncodeToString([]byte(password))); n != 1 {
-		t.Errorf("the server was told %q", told)
+	got := strings.Join(s.Sessions()[0].Lines, "\n")
+	if n := strings.Count(got, base64.StdEncoding.EncodeToString([]byte(password))); n != 1 {
+		t.Errorf("the server got %q, want the password once", got)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestNextMechanism(t *testing.T) {
 			t.Errorf("%s: error %v", tt.reply, err)
 		}
 		if got := authLines(s); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: the server was told %q, want %q", tt.reply, got, tt.want)
+			t.Errorf("%s: the server got %q, want %q", tt.reply, got, tt.want)
 		}
 	}
 }
@@ -101,7 +101,7 @@ func TestToken(t *testing.T) {
 		_, port, _ := strings.Cut(s.Addr, ":")
 		want := "AUTH " + tt.mechanism + " " + base64.StdEncoding.EncodeToString([]byte(strings.ReplaceAll(tt.want, "{port}", port)))
 		if got := s.Sessions()[0].Lines[1]; got != want {
-			t.Errorf("%s: the server was told %q, want %q", tt.offers, got, want)
+			t.Errorf("%s: the server got %q, want %q", tt.offers, got, want)
 		}
 	}
 }
@@ -154,7 +154,7 @@ func TestTokenFails(t *testing.T) {
 				}
 				s.WaitClosed(t)
 				if len(authLines(s)) != 0 {
-					t.Errorf("the server was told %q", authLines(s))
+					t.Errorf("the server got %q", authLines(s))
 				}
 			})
 		})

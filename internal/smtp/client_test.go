@@ -64,7 +64,7 @@ func faultOf(err error) smtp.Fault {
 	return failure.Fault
 }
 
-// safeScript is a server as it should be.
+// safeScript is a server that offers everything.
 func safeScript(ca *smtptest.Authority) smtptest.Script {
 	return smtptest.Script{TLS: ca.Server("smtp.example.com"), Offers: []string{"PIPELINING", "8BITMIME", "AUTH LOGIN PLAIN"}}
 }
@@ -82,7 +82,7 @@ func TestReuse(t *testing.T) {
 	s.WaitClosed(t)
 	want := []string{"EHLO", "STARTTLS", "TLS", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA", "QUIT"}
 	if got := s.Lines(); !slices.Equal(got, want) || len(s.Sessions()) != 1 {
-		t.Errorf("the server was told %q on %d connections, want %q on one", got, len(s.Sessions()), want)
+		t.Errorf("the server got %q on %d connections, want %q on one", got, len(s.Sessions()), want)
 	}
 }
 
@@ -116,7 +116,7 @@ func TestIdleEnds(t *testing.T) {
 	})
 }
 
-// What may have happened to a connection while it waited is no failure.
+// A connection that died while it was idle is no failure.
 func TestStaleConnection(t *testing.T) {
 	for name, on := range map[string]map[string]smtptest.Action{
 		"closed":            {"MAIL 2": smtptest.HangUp},
@@ -221,7 +221,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// No connection is used for ever.
+// A connection is used 100 times.
 func TestConnectionShare(t *testing.T) {
 	s := smtptest.New(t, smtptest.Script{})
 	m := plainSender(t, s)

@@ -37,7 +37,7 @@ func TestDeafServer(t *testing.T) {
 	})
 }
 
-// A server that always says a bit more does not prolong a step.
+// A server that drips its reply does not prolong a step.
 func TestDrip(t *testing.T) {
 	for _, moment := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "message"} {
 		t.Run(moment, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestDrip(t *testing.T) {
 	}
 }
 
-// goodCode is what a moment's reply begins with if all is well.
+// goodCode returns the code of the usual reply at a moment.
 func goodCode(moment string) string {
 	switch moment {
 	case "greeting":
@@ -103,8 +103,8 @@ func TestLongReplies(t *testing.T) {
 	})
 }
 
-// What somebody on the way adds to the reply to STARTTLS is no reply, even if
-// TLS follows.
+// Bytes that an attacker adds to the reply to STARTTLS are no reply, even if TLS
+// follows.
 func TestInjectedReplies(t *testing.T) {
 	ca := smtptest.NewAuthority(t)
 	script := safeScript(ca)
@@ -118,7 +118,7 @@ func TestInjectedReplies(t *testing.T) {
 	}
 	s.WaitClosed(t)
 	if want := []string{"EHLO", "STARTTLS"}; !slices.Equal(s.Lines(), want) {
-		t.Errorf("the server was told %q, want %q", s.Lines(), want)
+		t.Errorf("the server got %q, want %q", s.Lines(), want)
 	}
 }
 
@@ -151,7 +151,7 @@ func FuzzReplies(f *testing.F) {
 	})
 }
 
-// A deafConn has said all beforehand.
+// A deafConn has its replies ready and ignores the client.
 type deafConn struct {
 	io.Reader
 	net.Conn

@@ -11,7 +11,7 @@ import (
 	"github.com/gopassreset/reset/internal/smtptest"
 )
 
-// Whose failure a reply is follows from its code, hardly from its stage: Postfix
+// The code of a reply says whose failure it is, the stage hardly does: Postfix
 // reports every refusal of a client, a name in EHLO or a sender at RCPT.
 func TestReplies(t *testing.T) {
 	const (

@@ -8,9 +8,9 @@ import (
 	"github.com/gopassreset/reset/internal/smtptest"
 )
 
-// One reply for several recipients in a row is the server's, whatever its code.
-// It is blamed once for each of them: what one of them meets time and again
-// must not keep others waiting.
+// The same reply for several recipients in a row is the server's fault, whatever
+// its code. The server is blamed once for each of them: a message that always
+// gets this reply must not hold up the others.
 func TestRefusalsInARow(t *testing.T) {
 	const (
 		nobody = "550 5.1.1 nobody"

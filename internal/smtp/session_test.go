@@ -113,8 +113,8 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// A server may take minutes for its last reply. Where that is lost after such a
-// wait, the message has probably arrived.
+// A server may take minutes for its last reply. If the connection ends after such
+// a wait, the message has probably arrived.
 func TestSlowDot(t *testing.T) {
 	for _, tt := range []struct {
 		wait time.Duration
@@ -231,7 +231,7 @@ func TestTimeoutOfContext(t *testing.T) {
 	})
 }
 
-// Without a safe connection nothing is told but the name of the mailer.
+// Without a safe connection the server gets nothing but the name of the client.
 func TestInsistsOnTLS(t *testing.T) {
 	ca := smtptest.NewAuthority(t)
 	old := ca.Server("smtp.example.com")
@@ -266,14 +266,13 @@ func TestInsistsOnTLS(t *testing.T) {
 			s.WaitClosed(t)
 			for _, verb := range s.Lines() {
 				if !slices.Contains([]string{"EHLO", "HELO", "STARTTLS"}, verb) {
-					t.Errorf("the server was told %q", s.Lines())
+					t.Errorf("the server got %q", s.Lines())
 				}
 			}
 		})
 	}
 }
 
-// Once the message is accepted, nothing is a failure.
 // Keywords are in any case (RFC 5321, 2.4), and old servers write AUTH with an
 // equals sign.
 func TestKeywords(t *testing.T) {
@@ -295,7 +294,7 @@ func TestKeywords(t *testing.T) {
 		s.WaitClosed(t)
 		want := []string{"EHLO", "STARTTLS", "TLS", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "QUIT"}
 		if got := s.Lines(); !slices.Equal(got, want) {
-			t.Errorf("offers %q: the server was told %q, want %q", offers, got, want)
+			t.Errorf("offers %q: the server got %q, want %q", offers, got, want)
 		}
 	}
 }
@@ -314,7 +313,7 @@ func TestAddressLiteral(t *testing.T) {
 			want = "EHLO [IPv6:::1]"
 		}
 		if got := s.Sessions()[0].Lines[0]; got != want {
-			t.Errorf("at %s the server was told %q, want %q", addr, got, want)
+			t.Errorf("at %s the server got %q, want %q", addr, got, want)
 		}
 	}
 }
@@ -328,6 +327,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+// Once the message is accepted, nothing is a failure.
 func TestQuit(t *testing.T) {
 	for name, quit := range map[string]smtptest.Action{
 		"hang": smtptest.Hang, "hang up": smtptest.HangUp, "refused": smtptest.Say("500 no"), "flood": smtptest.Flood("221-bye\r\n", time.Millisecond),
@@ -349,7 +349,7 @@ func TestQuit(t *testing.T) {
 	}
 }
 
-// Nor does saying goodbye outlast the context.
+// QUIT does not outlast the context.
 func TestQuitInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := smtptest.New(t, smtptest.Script{On: map[string]smtptest.Action{

@@ -53,7 +53,7 @@ func SayAndHangUp(lines ...string) Action {
 	}
 }
 
-// Hang does nothing more but wait until the client closes the connection.
+// Hang waits until the client closes the connection.
 func Hang(c *Conn) bool {
 	c.server.Hung <- struct{}{}
 	io.Copy(io.Discard, c.Conn)
@@ -208,7 +208,7 @@ func (s *Server) open() []*trackedConn {
 	return slices.Clone(s.conns)
 }
 
-// A trackedConn tells when the server is done with it, which is not before the
+// A trackedConn signals when the server is done with it, which is not before the
 // client has closed it.
 type trackedConn struct {
 	net.Conn
