@@ -156,6 +156,30 @@ func TestSMTPSendTimeout(t *testing.T) {
 	})
 }
 
+// A server that takes minutes to accept a mail gets it once.
+func TestSMTPSlowDot(t *testing.T) {
+	for _, wait := range []time.Duration{35 * time.Second, 2 * time.Minute, 9 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			s := smtptest.New(t, smtptest.Script{On: map[string]smtptest.Action{"message": func(c *smtptest.Conn) bool {
+				time.Sleep(wait)
+				return smtptest.Say("250 accepted")(c)
+			}}})
+			m := plainMailer(t, s)
+			m.Addr = "localhost:25"
+			m.SetDial(s.Dial)
+			f := newFixture(t, newHost(ann), func(c *reset.Config) { c.Mailer = m })
+			f.begin()
+			f.forgot(ann.Email)
+			pass(30 * time.Minute)
+			if n := len(s.Messages()); n != 1 {
+				t.Errorf("the server got %d messages, want 1", n)
+			}
+			f.wantEvent("mail_sent", 1)
+			f.wantQueued(0)
+		})
+	}
+}
+
 // Errors go to logs. They have one prefix and do not repeat a link that a server
 // quotes.
 func TestSMTPErrors(t *testing.T) {
