@@ -29,7 +29,6 @@ func Run(t *testing.T, open func(t *testing.T, n int, period time.Duration) rese
 	}{
 		{1, 10 * time.Second},
 		{3, time.Minute},
-		{20, time.Minute},
 		{7, 24 * time.Hour},
 	} {
 		t.Run(fmt.Sprintf("%d in %v", r.n, r.period), func(t *testing.T) {
