@@ -417,6 +417,9 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 // allow counts an event with a limiter. One that answers neither yes nor no in
 // time has failed.
 func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error {
+	if l == Unlimited {
+		return nil // without a goroutine to wait for
+	}
 	err := s.allowInTime(ctx, l, key)
 	var limit *LimitError
 	switch {

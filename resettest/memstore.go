@@ -182,7 +182,7 @@ func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activa
 		close(over)
 	}()
 	if err := apply(context.WithValue(ctx, insideKey{s}, a.UserID)); err != nil {
-		return fmt.Errorf("resettest: apply: %w", err)
+		return err
 	}
 	done = true
 	return nil
@@ -220,11 +220,10 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 	switch {
 	case err == nil:
 		settle = func() { s.finish(a.UserID, notification) }
-		return nil
 	case errors.Is(err, reset.ErrNotChanged), errors.As(err, &refused):
 		settle = func() { s.giveBack(c) }
 	}
-	return fmt.Errorf("resettest: apply: %w", err)
+	return err
 }
 
 func (s *MemStore) claim(ctx context.Context, now time.Time, a reset.Activation) (*claim, error) {
