@@ -160,14 +160,14 @@ func (c *storeCheck) settleClass() {
 	c.enqueue(low, high)
 	for _, m := range c.leaseAll(start, at(time.Minute)) {
 		c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(5 * time.Minute), Class: 9, Held: true})
-		next := reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: start, Class: m.Class}
-		if m.ID == low.ID {
-			next.Class, low.Class = 3, 3
+		next := reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(time.Second), Class: m.Class}
+		if m.ID == low.ID { // is due earlier, but goes later
+			next.Retry, next.Class, low.Class = start, 3, 3
 		}
 		c.settle(next)
 	}
 	for _, want := range []reset.Mail{high, low} {
-		if got := c.lease(start, at(time.Minute), 1); len(got) != 1 || !equalFacts(got[0], want) {
+		if got := c.lease(at(time.Second), at(time.Minute), 1); len(got) != 1 || !equalFacts(got[0], want) {
 			c.Errorf("Lease returned %+v, want %+v", got, want)
 		}
 	}
