@@ -60,6 +60,9 @@ const maxKeys = 1 << 16
 // ago, except that a bucket which was exhausted is kept until it is full again.
 // If every bucket is still refilling, new keys are refused until one is full.
 // A MemoryLimiter starts no goroutine. Create it with NewMemoryLimiter.
+//
+// Behind n processes a key has n times the limit; packages limiterredis and
+// limitersql have limiters whose counts processes share.
 type MemoryLimiter struct {
 	mu        sync.Mutex
 	limit     rate.Limit

@@ -29,6 +29,7 @@ import (
 	"github.com/gopassreset/reset/internal/limitertest"
 	limitersql "github.com/gopassreset/reset/limiter_sql"
 	"github.com/gopassreset/reset/resettest"
+	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
 const howTo = `needs servers. To run it on all databases:
@@ -50,7 +51,8 @@ var (
 	sqliteFile     = database{"SQLite", "", freshFile, openFile}
 	postgresServer = database{"PostgreSQL", "RESET_TEST_POSTGRES", freshPostgres, openPostgres}
 	mysqlServer    = database{"MySQL", "RESET_TEST_MYSQL", freshMySQL, openMySQL}
-	databases      = []database{sqliteFile, postgresServer, mysqlServer}
+	storeFile      = database{"SQLite of a Store", "", freshFile, openStore}
+	databases      = []database{sqliteFile, storeFile, postgresServer, mysqlServer}
 )
 
 // TestMain says on which servers nothing is tested: go test shows the skips of a
@@ -68,7 +70,7 @@ func TestMain(m *testing.M) {
 
 // openChild opens the limiter of a child, whose database spec names.
 func openChild(ctx context.Context, spec string) (reset.Limiter, error) {
-	name, dsn, _ := strings.Cut(spec, " ")
+	name, dsn, _ := strings.Cut(spec, "\n")
 	for _, d := range databases {
 		if d.name != name {
 			continue
@@ -144,6 +146,15 @@ func openFile(dsn string) (*bun.DB, error) {
 		return nil, err
 	}
 	return bun.NewDB(db, sqlitedialect.New()), nil
+}
+
+// openStore opens the file in which a host lets storesqlite keep its own tables.
+func openStore(dsn string) (*bun.DB, error) {
+	store, err := storesqlite.Open(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return store.DB(), nil
 }
 
 func freshPostgres(t testing.TB, address string) string {
@@ -228,7 +239,7 @@ func TestProcesses(t *testing.T) {
 			if _, err := db.ExecContext(t.Context(), "DELETE FROM reset_limits"); err != nil {
 				t.Fatal(err)
 			}
-			limitertest.Processes(t, n, d.name+" "+dsn)
+			limitertest.Processes(t, n, d.name+"\n"+dsn)
 		}
 	})
 }
@@ -358,9 +369,10 @@ func TestNewRefuses(t *testing.T) {
 // time.
 func TestServiceRefusesInTime(t *testing.T) {
 	locks := map[string][]string{
-		"SQLite":     {"BEGIN EXCLUSIVE"},
-		"PostgreSQL": {"BEGIN", "LOCK TABLE reset_limits"},
-		"MySQL":      {"LOCK TABLES reset_limits WRITE"},
+		sqliteFile.name:     {"BEGIN EXCLUSIVE"},
+		storeFile.name:      {"BEGIN EXCLUSIVE"},
+		postgresServer.name: {"BEGIN", "LOCK TABLE reset_limits"},
+		mysqlServer.name:    {"LOCK TABLES reset_limits WRITE"},
 	}
 	onEach(t, func(t *testing.T, d database, dsn string) {
 		db := d.prepared(t, dsn)
