@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,15 +30,24 @@ type Config struct {
 	// loopback address, without query, fragment or userinfo.
 	BaseURL string
 
-	// APIKeys are the keys that Handler accepts, each of at least 32
-	// characters. Several may be active, for rotation. Handler panics without
-	// any.
+	// APIKeys are the keys that Handler accepts, each of at least 32 random
+	// characters of visible ASCII, such as those that
+	// "openssl rand -base64 32" prints. Several may be active, for rotation.
+	// Handler panics without any.
 	APIKeys []string
 
+	// AllowedOrigins are the origins of single-page apps that may call the JSON
+	// routes of Pages, beside the origin of BaseURL: exactly "https://host" or
+	// "https://host:port", or http on a loopback address. Their requests get
+	// CORS headers, without credentials. Defaults to none.
+	AllowedOrigins []string
 	// ResetURL is where mailed links lead, for single-page apps. It is on the
-	// origin of BaseURL and gets the query parameter "activation". Defaults to
-	// BaseURL + "/reset".
+	// origin of BaseURL or one of AllowedOrigins and gets the query parameter
+	// "activation". Defaults to BaseURL + "/reset".
 	ResetURL string
+	// RevokeURL is where the links of "it wasn't me" lead, likewise. Defaults to
+	// BaseURL + "/revoke".
+	RevokeURL string
 	// SignInURL is the host's sign-in page, which the pages link to: an
 	// absolute http(s) URL. Defaults to no link.
 	SignInURL string
@@ -124,62 +135,48 @@ const (
 	minKeyLength       = 32 // characters
 )
 
-// checkConfig checks every field and fills in the defaults.
-func checkConfig(c *Config) (base *url.URL, err error) {
-	switch {
-	case c.Users == nil:
-		return nil, errors.New("reset: Config.Users is required")
-	case c.Store == nil:
-		return nil, errors.New("reset: Config.Store is required")
-	case c.Mailer == nil:
-		return nil, errors.New("reset: Config.Mailer is required")
+// mistakes are what is wrong with a Config, each with its field.
+type mistakes []error
+
+func (m *mistakes) add(field string, err error) {
+	if err != nil {
+		*m = append(*m, fmt.Errorf("reset: Config.%s: %w", field, err))
 	}
-	if m, ok := c.Mailer.(interface{ Check() error }); ok {
-		if err := m.Check(); err != nil {
-			return nil, fmt.Errorf("reset: Config.Mailer: %w", err)
+}
+
+// checkConfig checks every field and fills in the defaults. Its error joins all
+// mistakes, a line for each.
+func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
+	var m mistakes
+	m.add("Users", given(c.Users))
+	m.add("Store", given(c.Store))
+	if err := given(c.Mailer); err != nil {
+		m.add("Mailer", err)
+	} else if mailer, ok := c.Mailer.(interface{ Check() error }); ok {
+		m.add("Mailer", mailer.Check())
+	}
+	for _, optional := range []struct {
+		field string
+		value any
+	}{{"PerClient", c.PerClient}, {"PerAddress", c.PerAddress}, {"Templates", c.Templates}} {
+		if optional.value != nil {
+			m.add(optional.field, given(optional.value))
 		}
 	}
-	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
-	if base, err = checkURL(c.BaseURL); err != nil {
-		return nil, fmt.Errorf("reset: Config.BaseURL: %w", err)
-	}
-	if c.ResetURL == "" {
-		c.ResetURL = c.BaseURL + "/reset"
-	}
-	if u, err := checkURL(c.ResetURL); err != nil {
-		return nil, fmt.Errorf("reset: Config.ResetURL: %w", err)
-	} else if u.Scheme != base.Scheme || u.Host != base.Host {
-		return nil, errors.New("reset: Config.ResetURL: not on the origin of BaseURL")
-	}
-	if err := checkLink(c.SignInURL, "https", "http"); err != nil {
-		return nil, fmt.Errorf("reset: Config.SignInURL: %w", err)
-	}
-	if err := checkLink(c.SupportURL, "https", "http", "mailto"); err != nil {
-		return nil, fmt.Errorf("reset: Config.SupportURL: %w", err)
-	}
+
+	base = checkURLs(c, &m)
+	m.add("SignInURL", checkLink(c.SignInURL, "https", "http"))
+	m.add("SupportURL", checkLink(c.SupportURL, "https", "http", "mailto"))
 	for i, key := range c.APIKeys {
-		if len(key) < minKeyLength {
-			return nil, fmt.Errorf("reset: Config.APIKeys[%d]: shorter than %d characters", i, minKeyLength)
-		}
-		if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
-			return nil, fmt.Errorf("reset: Config.APIKeys[%d]: has a character other than visible ASCII, or a comma", i)
-		}
+		m.add(fmt.Sprintf("APIKeys[%d]", i), checkKey(key))
 	}
-	if c.TTL, err = inRange(c.TTL, minTTL, defaultTTL, maxTTL); err != nil {
-		return nil, fmt.Errorf("reset: Config.TTL: %w", err)
-	}
-	if c.MaxRequestsCeiling, err = inRange(c.MaxRequestsCeiling, 1, defaultCeiling, maxCeiling); err != nil {
-		return nil, fmt.Errorf("reset: Config.MaxRequestsCeiling: %w", err)
-	}
-	if c.MaxRequests, err = inRange(c.MaxRequests, 1, min(defaultMaxRequests, c.MaxRequestsCeiling), c.MaxRequestsCeiling); err != nil {
-		return nil, fmt.Errorf("reset: Config.MaxRequests: %w", err)
-	}
-	if c.MinPassword, err = inRange(c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes); err != nil {
-		return nil, fmt.Errorf("reset: Config.MinPassword: %w", err)
-	}
-	if c.Workers, err = inRange(c.Workers, 1, defaultWorkers, maxWorkers); err != nil {
-		return nil, fmt.Errorf("reset: Config.Workers: %w", err)
-	}
+
+	inRange(&m, "TTL", &c.TTL, minTTL, defaultTTL, maxTTL)
+	inRange(&m, "MaxRequestsCeiling", &c.MaxRequestsCeiling, 1, defaultCeiling, maxCeiling)
+	ceiling := max(1, c.MaxRequestsCeiling) // which may be a mistake
+	inRange(&m, "MaxRequests", &c.MaxRequests, 1, min(defaultMaxRequests, ceiling), ceiling)
+	inRange(&m, "MinPassword", &c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes)
+	inRange(&m, "Workers", &c.Workers, 1, defaultWorkers, maxWorkers)
 	if c.PerClient == nil {
 		c.PerClient = NewMemoryLimiter(defaultPerClient, time.Minute)
 	}
@@ -195,48 +192,154 @@ func checkConfig(c *Config) (base *url.URL, err error) {
 	if c.Brand.Name == "" {
 		c.Brand.Name = base.Hostname()
 	}
-	if err := ui.Brand(c.Brand).Check(base); err != nil {
-		return nil, fmt.Errorf("reset: Config.Brand.%w", err)
+	brand := ui.Brand(c.Brand)
+	if err := brand.Check(base); err != nil {
+		m = append(m, fmt.Errorf("reset: Config.Brand.%w", err))
+		brand = ui.Brand{Name: "Brand"} // for the templates, which may be wrong too
 	}
-	return base, nil
+	if given(c.Templates) == nil || c.Templates == nil {
+		render, err = ui.New(ui.Options{
+			Brand:       brand,
+			Templates:   c.Templates,
+			BaseURL:     c.BaseURL,
+			SignInURL:   c.SignInURL,
+			SupportURL:  c.SupportURL,
+			TTL:         c.TTL,
+			MinPassword: c.MinPassword,
+			MaxPassword: maxPasswordRunes,
+		})
+		m.add("Templates", err)
+	}
+	return base, render, errors.Join(m...)
 }
 
-// inRange returns v, or def for the zero value, if it is between low and high.
-func inRange[T int | time.Duration](v, low, def, high T) (T, error) {
-	if v == 0 {
-		v = def
+// given refuses what a host has forgotten to set, or has set to a nil pointer.
+func given(v any) error {
+	if v == nil {
+		return errors.New("required")
 	}
-	if v < low || v > high {
-		return 0, fmt.Errorf("%v is not between %v and %v", v, low, high)
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Chan:
+		if r.IsNil() {
+			return fmt.Errorf("a nil %T", v)
+		}
 	}
-	return v, nil
+	return nil
+}
+
+// unset is what an empty value says of where it comes from.
+const unset = "is empty: if it comes from an environment variable, that is not set"
+
+// checkURLs checks the URLs that secrets are sent to, and the origins they may
+// have. It returns some URL if BaseURL is none.
+func checkURLs(c *Config, m *mistakes) (base *url.URL) {
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
+	base, err := checkURL(c.BaseURL)
+	baseIsWrong := err != nil
+	if baseIsWrong {
+		m.add("BaseURL", err)
+		base = &url.URL{Scheme: "https", Host: "example.com"}
+	}
+	origins := []string{originOf(base)}
+	for i, origin := range c.AllowedOrigins {
+		u, err := checkURL(origin)
+		if err == nil && originOf(u) != origin {
+			err = quoted(origin, "is not an origin as browsers send it: want %s", originOf(u))
+		}
+		m.add(fmt.Sprintf("AllowedOrigins[%d]", i), err)
+		origins = append(origins, origin)
+	}
+	for _, link := range []struct {
+		field, route string
+		value        *string
+	}{{"ResetURL", "/reset", &c.ResetURL}, {"RevokeURL", "/revoke", &c.RevokeURL}} {
+		if *link.value == "" {
+			*link.value = c.BaseURL + link.route
+			continue
+		}
+		u, err := checkURL(*link.value)
+		if err == nil && !baseIsWrong && !slices.Contains(origins, originOf(u)) {
+			err = quoted(*link.value, "is neither on the origin of BaseURL, %s, nor on one of AllowedOrigins", origins[0])
+		}
+		m.add(link.field, err)
+	}
+	return base
+}
+
+// originOf returns the origin as browsers write it: in lower case, without the
+// default port (RFC 6454, 6.1).
+func originOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	defaultPort := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
+	return u.Scheme + "://" + strings.TrimSuffix(host, defaultPort)
+}
+
+// inRange fills in the default, and checks the limits.
+func inRange[T int | time.Duration](m *mistakes, field string, v *T, low, def, high T) {
+	if *v == 0 {
+		*v = def
+	}
+	if *v < low || *v > high {
+		m.add(field, fmt.Errorf("%v is not between %v and %v", *v, low, high))
+	}
+}
+
+// quoted returns an error about a URL, without its userinfo.
+func quoted(s, format string, args ...any) error {
+	if at := strings.LastIndex(s, "@"); at >= 0 {
+		scheme, _, ok := strings.Cut(s, "//")
+		if !ok {
+			scheme = ""
+		}
+		s = scheme + "//…" + s[at:]
+	}
+	return fmt.Errorf("%q "+format, append([]any{s}, args...)...)
 }
 
 const hostBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 // checkURL parses a URL that secrets are sent to.
 func checkURL(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, errors.New(unset)
+	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return nil, errors.New("not a URL")
+		return nil, quoted(s, "is not a URL")
 	}
 	port, _ := strconv.Atoi(cmp.Or(u.Port(), "443"))
 	ip, _ := netip.ParseAddr(u.Hostname())
 	switch {
-	case u.Hostname() == "" || u.Opaque != "":
-		return nil, errors.New("not an absolute URL")
+	case u.Scheme == "" || u.Opaque != "" || u.Host == "" && !strings.Contains(s, "//"):
+		return nil, quoted(s, "is not an absolute URL, such as https://app.example.com/account")
+	case u.Hostname() == "":
+		return nil, quoted(s, "has no host: if that comes from an environment variable, it is not set")
 	case !ip.IsValid() && strings.Trim(u.Hostname(), hostBytes) != "" || ip.Zone() != "":
-		return nil, errors.New("has a host that is neither a name in ASCII (xn--… for others) nor an IP address")
+		return nil, quoted(s, "has a host that is neither a name in ASCII (xn--… for others) nor an IP address")
 	case port < 1 || port > 65535:
-		return nil, errors.New("has a port that is not between 1 and 65535")
+		return nil, quoted(s, "has a port that is not between 1 and 65535")
 	case strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("\"<>\\^`{|}", c) }):
-		return nil, errors.New("has characters that must be percent-encoded")
-	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
-		return nil, errors.New("neither https nor http on a loopback address")
+		return nil, quoted(s, "has characters that must be percent-encoded")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#"):
-		return nil, errors.New("has userinfo, a query or a fragment")
+		return nil, quoted(s, "has userinfo, a query or a fragment")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return nil, quoted(s, "is http, and not on a loopback address: links carry secrets. %s", secureWay(u))
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, quoted(s, "is neither https nor http on a loopback address")
 	}
 	return u, nil
+}
+
+// secureWay tells a developer how to get away from http.
+func secureWay(u *url.URL) string {
+	if strings.HasSuffix(u.Hostname(), ".localhost") {
+		local := url.URL{Scheme: "http", Host: "localhost", Path: u.Path}
+		if port := u.Port(); port != "" {
+			local.Host += ":" + port
+		}
+		return "Use " + local.String() + ", or https"
+	}
+	return "Use https, in a local network with a certificate of your own (mkcert, or Caddy's tls internal), or http://localhost through a tunnel (ssh -L)"
 }
 
 // checkLink checks an optional URL that is only shown.
@@ -246,14 +349,53 @@ func checkLink(s string, schemes ...string) error {
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return errors.New("not a URL")
+		return quoted(s, "is not a URL")
 	}
 	for _, scheme := range schemes {
 		if u.Scheme == scheme && (u.Host != "" || scheme == "mailto") {
 			return nil
 		}
 	}
-	return fmt.Errorf("not an absolute URL with one of the schemes %s", strings.Join(schemes, ", "))
+	return quoted(s, "is not an absolute URL with one of the schemes %s", strings.Join(schemes, ", "))
+}
+
+// placeholders are what keys contain that were copied from documentation.
+var placeholders = []string{"example", "placeholder", "changeme", "change-me", "change_me", "your-", "your_", "-or-more", "secret"}
+
+// minKeyVariety is how many different characters a key has at least. Of random
+// keys of 32 hexadecimal digits one in 27 million has fewer.
+const minKeyVariety = 8
+
+// repeats reports whether s is a piece of at most half its length over and over.
+func repeats(s string) bool {
+	for n := 1; n <= len(s)/2; n++ {
+		if s[n:] == s[:len(s)-n] {
+			return true
+		}
+	}
+	return false
+}
+
+// checkKey checks an API key. Its errors do not show the key.
+func checkKey(key string) error {
+	variety := make(map[rune]bool)
+	for _, r := range key {
+		variety[r] = true
+	}
+	lower := strings.ToLower(key)
+	switch {
+	case key == "":
+		return errors.New(unset)
+	case len(key) < minKeyLength:
+		return fmt.Errorf("has %d characters, of at least %d", len(key), minKeyLength)
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }):
+		return errors.New("has a character other than visible ASCII, or a comma")
+	case slices.ContainsFunc(placeholders, func(s string) bool { return strings.Contains(lower, s) }):
+		return errors.New("is a placeholder: use random characters, such as those of openssl rand -base64 32")
+	case len(variety) < minKeyVariety || repeats(key):
+		return errors.New("repeats itself: use random characters, such as those of openssl rand -base64 32")
+	}
+	return nil
 }
 
 // isLoopback reports whether a host name or address is this machine's.

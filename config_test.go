@@ -1,8 +1,11 @@
 package reset_test
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -23,8 +26,11 @@ func TestNewRefuses(t *testing.T) {
 		edit  func(*reset.Config)
 	}{
 		{"Users", func(c *reset.Config) { c.Users = nil }},
+		{"Users", func(c *reset.Config) { c.Users = (*host)(nil) }},
 		{"Store", func(c *reset.Config) { c.Store = nil }},
+		{"Store", func(c *reset.Config) { c.Store = (*resettest.MemStore)(nil) }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = nil }},
+		{"Mailer", func(c *reset.Config) { c.Mailer = (*reset.SMTPMailer)(nil) }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = &reset.SMTPMailer{} }},
 		{"Mailer", func(c *reset.Config) { c.Mailer = new(unsetMailer) }},
 		{"BaseURL", func(c *reset.Config) { c.BaseURL = "" }},
@@ -59,6 +65,20 @@ func TestNewRefuses(t *testing.T) {
 		{"ResetURL", func(c *reset.Config) { c.ResetURL = "http://app.example.com/reset" }},
 		{"ResetURL", func(c *reset.Config) { c.BaseURL, c.ResetURL = "http://localhost", "https://localhost/reset" }},
 		{"ResetURL", func(c *reset.Config) { c.ResetURL = "https://app.example.com/reset#/spa" }},
+		{"RevokeURL", func(c *reset.Config) { c.RevokeURL = "https://evil.example/revoke" }},
+		{"RevokeURL", func(c *reset.Config) {
+			c.AllowedOrigins, c.RevokeURL = []string{"https://spa.example.net"}, "https://spa.example.net:8443/revoke"
+		}},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"*"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"null"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"spa.example.net"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"http://spa.example.net"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"https://*.example.net"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"https://spa.example.net/"} }},
+		{"AllowedOrigins[0]", func(c *reset.Config) { c.AllowedOrigins = []string{"https://spa.example.net:443"} }},
+		{"AllowedOrigins[1]", func(c *reset.Config) {
+			c.AllowedOrigins = []string{"https://spa.example.net", "https://SPA.example.net"}
+		}},
 		{"SignInURL", func(c *reset.Config) { c.SignInURL = "javascript:alert(1)" }},
 		{"SignInURL", func(c *reset.Config) { c.SignInURL = "/sign-in" }},
 		{"SignInURL", func(c *reset.Config) { c.SignInURL = "mailto:help@example.com" }},
@@ -70,6 +90,15 @@ func TestNewRefuses(t *testing.T) {
 		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{apiKey + "\n"} }},
 		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{apiKey + "," + apiKey} }},
 		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{apiKey + "é"} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{strings.Repeat("k", 64)} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{strings.Repeat("0123456789abcdef", 2)} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{strings.Repeat("0123456789", 5)[:41]} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{"demo-key-of-32-characters-or-more"} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{"<your_secret_api_key>-0123456789ab"} }},
+		{"APIKeys[0]", func(c *reset.Config) { c.APIKeys = []string{"ChangeMe-ChangeMe-Kq3vX9dLw0sTzR"} }},
+		{"PerClient", func(c *reset.Config) { c.PerClient = (*reset.MemoryLimiter)(nil) }},
+		{"PerAddress", func(c *reset.Config) { c.PerAddress = limiterFunc(nil) }},
+		{"Templates", func(c *reset.Config) { c.Templates = fstest.MapFS(nil) }},
 		{"TTL", func(c *reset.Config) { c.TTL = -1 }},
 		{"TTL", func(c *reset.Config) { c.TTL = 5*time.Minute - 1 }},
 		{"TTL", func(c *reset.Config) { c.TTL = 24*time.Hour + 1 }},
@@ -104,6 +133,58 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// New reports all mistakes at once, each with its field, its value and what to
+// do.
+func TestNewMistakes(t *testing.T) {
+	whole := func(base, resetURL string) reset.Config {
+		return reset.Config{Users: newHost(), Store: new(resettest.MemStore), Mailer: new(mailer), BaseURL: base, ResetURL: resetURL}
+	}
+	for _, tt := range []struct {
+		name string
+		cfg  reset.Config
+		want string
+	}{
+		{"nothing set", reset.Config{APIKeys: []string{os.Getenv("RESET_NO_SUCH_VARIABLE")}}, `
+reset: Config.Users: required
+reset: Config.Store: required
+reset: Config.Mailer: required
+reset: Config.BaseURL: is empty: if it comes from an environment variable, that is not set
+reset: Config.APIKeys[0]: is empty: if it comes from an environment variable, that is not set`},
+		{"many at once", reset.Config{
+			Users: (*host)(nil), Store: new(resettest.MemStore), Mailer: &unsetMailer{}, BaseURL: "https://" + os.Getenv("RESET_NO_SUCH_VARIABLE") + "/account",
+			APIKeys: []string{"short"}, AllowedOrigins: []string{"https://spa.example.net/"}, ResetURL: "/reset", SignInURL: "/login",
+			TTL: time.Second, MaxRequestsCeiling: -1, MinPassword: 4, Workers: -2, Brand: reset.Brand{Color: "red"},
+			Templates: fstest.MapFS{"templates/nosuch.html": {}},
+		}, `
+reset: Config.Users: a nil *reset_test.host
+reset: Config.Mailer: the API key is empty
+reset: Config.BaseURL: "https:///account" has no host: if that comes from an environment variable, it is not set
+reset: Config.AllowedOrigins[0]: "https://spa.example.net/" is not an origin as browsers send it: want https://spa.example.net
+reset: Config.ResetURL: "/reset" is not an absolute URL, such as https://app.example.com/account
+reset: Config.SignInURL: "/login" is not an absolute URL with one of the schemes https, http
+reset: Config.APIKeys[0]: has 5 characters, of at least 32
+reset: Config.TTL: 1s is not between 5m0s and 24h0m0s
+reset: Config.MaxRequestsCeiling: -1 is not between 1 and 10000
+reset: Config.MinPassword: 4 is not between 8 and 256
+reset: Config.Workers: -2 is not between 1 and 1000
+reset: Config.Brand.Color: is not of the form #rrggbb
+reset: Config.Templates: templates/nosuch.html: no built-in file of this name to override`},
+		{"http on a name of this machine", whole("http://app.localhost:8080/account", ""), `
+reset: Config.BaseURL: "http://app.localhost:8080/account" is http, and not on a loopback address: links carry secrets. Use http://localhost:8080/account, or https`},
+		{"http in a local network", whole("http://192.168.1.5:8080/account", ""), `
+reset: Config.BaseURL: "http://192.168.1.5:8080/account" is http, and not on a loopback address: links carry secrets. Use https, in a local network with a certificate of your own (mkcert, or Caddy's tls internal), or http://localhost through a tunnel (ssh -L)`},
+		{"a link elsewhere", whole(baseURL, "https://spa.example.net/reset"), `
+reset: Config.ResetURL: "https://spa.example.net/reset" is neither on the origin of BaseURL, https://app.example.com, nor on one of AllowedOrigins`},
+		{"a password in a URL", whole("https://ann:canary@app.example.com:port", ""), `
+reset: Config.BaseURL: "https://…@app.example.com:port" is not a URL`},
+	} {
+		_, err := reset.New(tt.cfg)
+		if got := fmt.Sprint(err); got != tt.want[1:] {
+			t.Errorf("%s: got\n%s\nwant%s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestNewAccepts(t *testing.T) {
 	for _, edit := range []func(*reset.Config){
 		func(*reset.Config) {},
@@ -113,6 +194,13 @@ func TestNewAccepts(t *testing.T) {
 		func(c *reset.Config) { c.BaseURL = "http://127.0.0.1/x" },
 		func(c *reset.Config) { c.BaseURL = "http://[::1]:80/x" },
 		func(c *reset.Config) { c.ResetURL = "https://app.example.com/spa/reset" },
+		func(c *reset.Config) { c.RevokeURL = "https://APP.example.com:443/spa/revoke" },
+		func(c *reset.Config) {
+			c.AllowedOrigins, c.ResetURL = []string{"https://spa.example.net:8443", "http://localhost:5173"}, "https://spa.example.net:8443/reset"
+		},
+		func(c *reset.Config) {
+			c.APIKeys = []string{rand.Text() + rand.Text(), "9f86d081884c7d659a2feaa0c55ad015"}
+		},
 		func(c *reset.Config) {
 			c.SignInURL, c.SupportURL = "https://login.example.com/", "mailto:help@example.com"
 		},
@@ -156,7 +244,7 @@ func TestWorkersFew(t *testing.T) {
 		{"as many", 40, reset.NewMemoryLimiter(40, time.Minute), 0},
 		{"a greater burst", 0, reset.NewMemoryLimiter(21, time.Hour), 1},
 		{"no limit", 1000, reset.Unlimited, 1},
-		{"a limiter without Burst", 1, limiterFunc(nil), 0},
+		{"a limiter without Burst", 1, limiterFunc(func(context.Context, string, time.Time) error { return nil }), 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, newHost(), func(c *reset.Config) { c.Workers, c.PerClient = tt.workers, tt.perClient })

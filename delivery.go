@@ -497,7 +497,7 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 	query := "?activation=" + url.QueryEscape(activation)
 	d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
-		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.BaseURL + "/revoke" + query, Expires: m.Expires,
+		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: m.Expires,
 	}, end)
 }
 

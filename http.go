@@ -154,17 +154,22 @@ type jsonRoute func(*http.Request, map[string]any) (answer, error)
 
 // serveJSON reads the body and answers with what route makes of its members.
 func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRoute, whenBusy answer) {
-	body, err := readBody(w, r)
-	var m map[string]any
-	if err == nil {
-		if m, err = members(body); err != nil {
-			err = &badRequestError{"body", err}
+	s.answerJSON(w, r, whenBusy, func() (answer, error) {
+		body, err := readBody(w, r)
+		if err != nil {
+			return answer{}, err
 		}
-	}
-	a := answerOK
-	if err == nil {
-		a, err = route(r, m)
-	}
+		m, err := members(body)
+		if err != nil {
+			return answer{}, &badRequestError{"body", err}
+		}
+		return route(r, m)
+	})
+}
+
+// answerJSON answers with a result, or with what its error stands for.
+func (s *Service) answerJSON(w http.ResponseWriter, r *http.Request, whenBusy answer, result func() (answer, error)) {
+	a, err := result()
 	if err != nil {
 		a = s.answerTo(r.Context(), w, err, whenBusy)
 	}

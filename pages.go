@@ -40,6 +40,12 @@ const checkLength = 12
 //	POST /revoke               ends all live links of the user; form: check; JSON: {"activation"}
 //	GET  /done, /revoked       where the forms lead
 //
+// GET /reset and GET /revoke answer JSON where the header Reset-Activation holds
+// the activation, or the whole query of a mailed link: an object with the members
+// activation, email, expiresIn (seconds), minPassword and maxPassword (code
+// points). Single-page apps on Config.AllowedOrigins may call the JSON routes;
+// docs/spa.md has the details.
+//
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
 // UNKNOWN_ERROR (500, or 503 with Retry-After where too many passwords wait for
@@ -59,7 +65,7 @@ const checkLength = 12
 // are refused here: exempt the mount from the host's own CSRF middleware.
 func (s *Service) Pages() http.Handler {
 	s.noteStart()
-	p := &pages{mount: mount{Service: s}, origin: http.NewCrossOriginProtection()}
+	p := &pages{mount: mount{Service: s}, origin: http.NewCrossOriginProtection(), apps: s.cfg.AllowedOrigins}
 	// Behind a proxy that rewrites Host, the origin can only be known from here.
 	if err := p.origin.AddTrustedOrigin(originOf(s.base)); err != nil {
 		panic(fmt.Sprintf("reset: Pages: the origin of a checked BaseURL: %v", err))
@@ -89,7 +95,7 @@ func (s *Service) Pages() http.Handler {
 			path, r = mendLink(path, r)
 		}
 		route := p.routes[path]
-		if get && route.get != nil {
+		if get && route.get != nil && !isJSONGet(r) {
 			if to := p.redirection(r, path); to != "" {
 				p.redirectSecret(w, to)
 				return
@@ -103,6 +109,9 @@ func (s *Service) Pages() http.Handler {
 			route.get(w, r)
 		case r.Method == http.MethodPost && route.post != nil:
 			route.post(w, r)
+		case route.post != nil && p.apps.isPreflight(r):
+			p.jsonHeaders(w, r)
+			p.apps.preflight(w)
 		default:
 			w.Header().Set("Allow", "GET, HEAD")
 			if route.post != nil {
@@ -111,8 +120,8 @@ func (s *Service) Pages() http.Handler {
 			p.write(w, r, http.StatusMethodNotAllowed, ui.Page{Name: "notfound"})
 		}
 	}, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && isJSON(r) {
-			p.headers(w)
+		if r.Method == http.MethodPost && isJSON(r) || isJSONGet(r) {
+			p.jsonHeaders(w, r)
 			answerUnknown.write(w)
 			return
 		}
@@ -120,17 +129,10 @@ func (s *Service) Pages() http.Handler {
 	})
 }
 
-// originOf returns the origin as browsers write it: in lower case, without the
-// default port (RFC 6454, 6.1).
-func originOf(u *url.URL) string {
-	host := strings.ToLower(u.Host)
-	defaultPort := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
-	return u.Scheme + "://" + strings.TrimSuffix(host, defaultPort)
-}
-
 type pages struct {
 	mount
 	origin      *http.CrossOriginProtection
+	apps        appOrigins
 	link, email http.Cookie // names and attributes
 }
 
@@ -145,6 +147,12 @@ func (p *pages) headers(w http.ResponseWriter) {
 	h.Set("Content-Security-Policy", p.render.ContentSecurityPolicy())
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+// jsonHeaders sets what every JSON response of Pages has.
+func (p *pages) jsonHeaders(w http.ResponseWriter, r *http.Request) {
+	p.headers(w)
+	p.apps.headers(w, r)
 }
 
 // write answers with a page.
@@ -225,6 +233,11 @@ func mendLink(path string, r *http.Request) (string, *http.Request) {
 // that comes from webmail.
 func (p *pages) getLink(path, form string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if isJSONGet(r) {
+			p.jsonHeaders(w, r)
+			p.answerJSON(w, r, answerUnavailable, func() (answer, error) { return p.getJSON(r) })
+			return
+		}
 		if activation, found := linkActivation(r.URL.RawQuery); found {
 			p.keepActivation(w, r, activation, path)
 			return
@@ -232,6 +245,10 @@ func (p *pages) getLink(path, form string) http.HandlerFunc {
 		activation := p.activation(r)
 		if activation == "" { // no cookie does not mean that the link is dead
 			p.write(w, r, http.StatusBadRequest, ui.Page{Name: "reopen"})
+			return
+		}
+		if activation == deadLink {
+			p.refuse(w, r, ErrInvalidActivation)
 			return
 		}
 		_, user, err := p.find(r.Context(), activation)
@@ -347,14 +364,14 @@ func (p *pages) limited(w http.ResponseWriter, r *http.Request, limit *LimitErro
 // post serves a POST by the media type of its body, from its own origin only.
 func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route jsonRoute) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		crossOrigin := p.origin.Check(r) != nil
+		crossOrigin := p.origin.Check(r) != nil && !(isJSON(r) && p.apps.allow(r))
 		if crossOrigin {
 			p.reportForeign(r)
 		}
 		kind, _, err := mediaType(r)
 		switch {
 		case isJSON(r):
-			p.headers(w)
+			p.jsonHeaders(w, r)
 			if crossOrigin {
 				answerCrossOrigin.write(w)
 				return

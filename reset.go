@@ -107,26 +107,13 @@ type Service struct {
 	runWarned     atomic.Bool // runElsewhere was logged
 }
 
-// New checks cfg and returns a Service. Its error names the field at fault. New
-// starts nothing: mail is sent while Run runs.
+// New checks cfg and returns a Service. Its error has a line for each mistake,
+// which names the field. New starts nothing: mail is sent while Run runs.
 func New(cfg Config) (*Service, error) {
 	proxyKnown := cfg.ClientIP != nil
-	base, err := checkConfig(&cfg)
+	base, render, err := checkConfig(&cfg)
 	if err != nil {
 		return nil, err
-	}
-	r, err := ui.New(ui.Options{
-		Brand:       ui.Brand(cfg.Brand),
-		Templates:   cfg.Templates,
-		BaseURL:     cfg.BaseURL,
-		SignInURL:   cfg.SignInURL,
-		SupportURL:  cfg.SupportURL,
-		TTL:         cfg.TTL,
-		MinPassword: cfg.MinPassword,
-		MaxPassword: maxPasswordRunes,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reset: Config.Templates: %w", err)
 	}
 	events := newEventLog(cfg.Logger)
 	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
@@ -135,7 +122,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		cfg:        cfg,
 		base:       base,
-		render:     r,
+		render:     render,
 		events:     events,
 		accounts:   accounts{cfg.Users, events},
 		refusals:   newRefusals(cfg.Store, events),

@@ -43,3 +43,10 @@ var _ reset.Mailer = &reset.SMTPMailer{
 var _ = reset.Config{
 	Templates: os.DirFS("overrides"), // has templates/layout.html and locales/de.json, for example
 }
+
+var _ = reset.Config{
+	BaseURL:        "https://api.example.com/account",
+	AllowedOrigins: []string{"https://app.example.com"},
+	ResetURL:       "https://app.example.com/new-password",
+	RevokeURL:      "https://app.example.com/not-me",
+}

@@ -3,6 +3,7 @@ package docs_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"net/http"
@@ -40,9 +41,10 @@ func testTranscript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := rand.Text() + rand.Text() // KEY on the page
 	svc, err := reset.New(reset.Config{
 		Users: alice{}, Store: new(resettest.MemStore), Mailer: new(resettest.Mailbox),
-		BaseURL: "https://app.example.com/account", APIKeys: []string{"demo-key-of-32-characters-or-more"},
+		BaseURL: "https://app.example.com/account", APIKeys: []string{key},
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -63,7 +65,7 @@ func testTranscript(t *testing.T) {
 		}
 		want := readResponse(t, "HTTP/1.1 "+answer)
 		recorder := httptest.NewRecorder()
-		handler.ServeHTTP(recorder, readRequest(t, strings.ReplaceAll(request, shown, real)))
+		handler.ServeHTTP(recorder, readRequest(t, strings.NewReplacer(shown, real, "KEY", key).Replace(request)))
 		got := responseOf(t, recorder.Result())
 		if m, n := activation.FindStringSubmatch(want.body), activation.FindStringSubmatch(got.body); m != nil && n != nil {
 			shown, real = m[1], n[1]

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -238,7 +239,7 @@ func (b *lockedBuffer) String() string {
 func TestContract(t *testing.T) { onEachDatabase(t, testContract) }
 
 func testContract(t *testing.T, db string) {
-	key := strings.Repeat("k", minKey)
+	key := rand.Text() + rand.Text()
 	h, _ := start(t, "-db", db, "-api-key", key, "-users", "3", "-per-address", "2")
 	for _, test := range []struct {
 		email, key string

@@ -19,7 +19,7 @@ import (
 	"github.com/gopassreset/reset/resettest"
 )
 
-const apiKey = "a-key-of-32-characters-or-more-1"
+const apiKey = "Vb7qLm2Zx9Rt4Wd6Yp1Kc8Hs3Nf5Gj0a"
 
 // ann is a host with one account, whose password is the string.
 type ann struct{ password string }
