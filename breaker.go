@@ -203,3 +203,10 @@ func (b *breaker) report(ctx context.Context, now time.Time) {
 		b.events.log(ctx, e, attrs...)
 	}
 }
+
+// isDown reports whether the mail system is unavailable, or was a minute ago.
+func (b *breaker) isDown() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.down
+}

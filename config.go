@@ -107,8 +107,8 @@ type Config struct {
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
 	//	       revoked_by_user, key_refused, activation_refused, foreign_post,
 	//	       client_limited, limiter_full, proxy_unknown, user_ambiguous,
-	//	       user_mismatch, workers_few, mailer_throttled, mailer_failing,
-	//	       base_url_mismatch, body_consumed, busy
+	//	       user_mismatch, queue_late, workers_few, mailer_throttled,
+	//	       mailer_failing, base_url_mismatch, body_consumed, busy
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger

@@ -76,6 +76,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer watching.Wait()
 	defer endWatch()
 	d.running.Go(func() { d.purgeAll(ctx) })
+	d.running.Go(func() { d.beatAll(ctx) })
 	for d.stop.Err() == nil {
 		d.round()
 	}
@@ -730,6 +731,19 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 		select {
 		case <-time.After(jitter(time.Second)):
 		case <-ctx.Done():
+		}
+	}
+}
+
+// beatAll records that this process delivers, for every process to see.
+func (d *delivery) beatAll(ctx context.Context) {
+	for {
+		d.figures.beat(ctx, time.Now(), d.breaker.isDown())
+		d.figures.warnIfLate(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(beatEvery)):
 		}
 	}
 }

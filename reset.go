@@ -91,6 +91,7 @@ type Service struct {
 	events   eventLog
 	accounts accounts
 	refusals *refusals
+	figures  *figures
 	mint     minter
 	fairness fairness
 	breaker  *breaker
@@ -126,6 +127,7 @@ func New(cfg Config) (*Service, error) {
 		events:     events,
 		accounts:   accounts{cfg.Users, events},
 		refusals:   newRefusals(cfg.Store, events),
+		figures:    &figures{store: cfg.Store, events: events},
 		mint:       minter{rand.Reader},
 		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 		breaker:    newBreaker(events),
@@ -455,11 +457,13 @@ func (s *Service) noteStart() {
 		"max_requests", s.cfg.MaxRequests, "ttl", s.cfg.TTL, "workers", s.cfg.Workers)
 }
 
-// noteQueued informs the operator, once, of mail that no Run here sends.
+// noteQueued informs the operator, once, of mail that no Run here sends, and of
+// mail that no Run anywhere sends in time.
 func (s *Service) noteQueued(ctx context.Context) {
 	if !s.running.Load() && s.runWarned.CompareAndSwap(false, true) {
 		s.events.log(ctx, runElsewhere)
 	}
+	s.figures.warnIfLate(ctx, time.Now())
 }
 
 // wakeRun makes Run look for mail that is due now.

@@ -2,6 +2,7 @@ package reset
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"time"
 )
@@ -127,6 +128,11 @@ type ID [16]byte
 
 // String returns id in hexadecimal.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Time returns when id was made, to the millisecond.
+func (id ID) Time() time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC()
+}
 
 // An Activation is the record of one secret. A request may have several
 // activations; they expire together.

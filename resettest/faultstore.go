@@ -2,6 +2,7 @@ package resettest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -207,4 +208,21 @@ func (s *FaultStore) Purge(ctx context.Context, now time.Time, n int) (removed i
 		return 0, err
 	}
 	return removed, nil
+}
+
+// Stats implements reset.StatsStore if the Store below does. It is not counted
+// and does not fail by itself.
+func (s *FaultStore) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
+	if below, ok := s.Store.(reset.StatsStore); ok {
+		return below.Stats(ctx, now)
+	}
+	return reset.Stats{}, errors.ErrUnsupported
+}
+
+// Beat is like Stats.
+func (s *FaultStore) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
+	if below, ok := s.Store.(reset.StatsStore); ok {
+		return below.Beat(ctx, now, mailerFails)
+	}
+	return errors.ErrUnsupported
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-var _ reset.Store = (*MemStore)(nil)
+var _ reset.StatsStore = (*MemStore)(nil)
 
 // claimTimeout ends a claim whose outcome is not recorded.
 const claimTimeout = 60 * time.Second
@@ -33,6 +33,7 @@ type MemStore struct {
 	mails       map[reset.ID]*reset.Mail
 	claims      map[string]*claim        // by user
 	redeeming   map[string]chan struct{} // by user; closed when Redeem ends
+	ran, failed time.Time                // of Beat
 }
 
 type activation struct {
@@ -368,6 +369,58 @@ func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (int, error)
 		}
 	}
 	return removed, nil
+}
+
+// Stats implements reset.StatsStore.
+func (s *MemStore) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
+	if err := s.begin(ctx); err != nil {
+		return reset.Stats{}, err
+	}
+	defer s.mu.Unlock()
+	now = millis(now)
+	stats := reset.Stats{LastRun: s.ran, MailerFailed: s.failed}
+	for _, m := range s.mails {
+		switch {
+		case !now.Before(m.Expires):
+			stats.Expired++
+			continue
+		case m.Lease != reset.ID{}:
+			stats.Leased++
+		default:
+			stats.Waiting++
+		}
+		if !m.Due.After(now) {
+			stats.OldestDue = max(stats.OldestDue, min(now.Sub(m.Due), now.Sub(m.ID.Time())))
+		}
+	}
+	requests := make(map[reset.ID]bool)
+	for _, a := range s.activations {
+		if a.live(now) {
+			requests[a.Request] = true
+		}
+	}
+	stats.LiveRequests = len(requests)
+	return stats, nil
+}
+
+// Beat implements reset.StatsStore.
+func (s *MemStore) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	s.ran = latest(s.ran, millis(now))
+	if mailerFails {
+		s.failed = latest(s.failed, millis(now))
+	}
+	return nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // begin starts a transaction, which ends when s.mu is unlocked.

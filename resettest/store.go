@@ -15,8 +15,8 @@ import (
 )
 
 // TestStore tests a store in the mode "one transaction". Each subtest tests one
-// promise of reset.Store on a store from open, which must be empty and used by
-// nothing else. If the store must be closed, open does so in t.Cleanup.
+// promise of reset.Store, or of reset.StatsStore if the store is one, on a store
+// from open, which must be empty and used by nothing else. If the store must be closed, open does so in t.Cleanup.
 //
 // TestStore reads what a cancelled call has done as soon as the call returns. A
 // server may still be working then: wrap such a store in a FaultStore whose
@@ -35,7 +35,7 @@ func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
 }
 
 func testStore(t *testing.T, open func(t *testing.T) reset.Store, elsewhere bool) {
-	for _, s := range storeSentences(elsewhere) {
+	for _, s := range slices.Concat(storeSentences(elsewhere), statsSentences()) {
 		t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&storeCheck{TB: t, store: open(t), elsewhere: elsewhere})

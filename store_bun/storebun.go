@@ -48,7 +48,7 @@ import (
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
-var _ reset.Store = (*Store)(nil)
+var _ reset.StatsStore = (*Store)(nil)
 
 // A Store implements reset.Store in a database of the host. Times are stored as
 // Unix milliseconds and strings as bytes.
@@ -132,6 +132,16 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 // Purge implements [reset.Store].
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 	return s.sql.Purge(ctx, now, n)
+}
+
+// Stats implements [reset.StatsStore].
+func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
+	return s.sql.Stats(ctx, now)
+}
+
+// Beat implements [reset.StatsStore].
+func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
+	return s.sql.Beat(ctx, now, mailerFails)
 }
 
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or

@@ -414,7 +414,7 @@ func TestDDL(t *testing.T) {
 		t.Errorf("New on what DDL creates: %v", err)
 	}
 	for _, name := range []dialect.Name{dialect.PG, dialect.MySQL} {
-		if text, err := storebun.DDL(name, 0); err != nil || strings.Count(text, "CREATE TABLE") != 5 {
+		if text, err := storebun.DDL(name, 0); err != nil || strings.Count(text, "CREATE TABLE") != 6 {
 			t.Errorf("DDL(%v, 0): %v, %s", name, err, text)
 		}
 		if text, err := storebun.DDL(name, 2); err != nil || text != "" {

@@ -36,7 +36,7 @@ import (
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
-var _ reset.Store = (*Store)(nil)
+var _ reset.StatsStore = (*Store)(nil)
 
 // A Store implements [reset.Store] in one SQLite file, which any number of Stores
 // and processes may have open. Methods that write wait for each other, first
@@ -246,6 +246,16 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 // Purge implements [reset.Store].
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 	return s.sql.Purge(ctx, now, n)
+}
+
+// Stats implements [reset.StatsStore].
+func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
+	return s.sql.Stats(ctx, now)
+}
+
+// Beat implements [reset.StatsStore].
+func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
+	return s.sql.Beat(ctx, now, mailerFails)
 }
 
 func (s *Store) shutDown() error {

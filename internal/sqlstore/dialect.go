@@ -64,6 +64,7 @@ type Dialect struct {
 	finish func(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error
 
 	create      func(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error
+	beat        string // inserts a row of reset_runs, or writes the later times
 	selectBytes string // selects its only argument, which is bytes
 	probe       Op     // fails where a setting would break a promise
 }

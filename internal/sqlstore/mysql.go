@@ -57,6 +57,7 @@ var mysql = &Dialect{
 	purge:       purgeInnoDB,
 	finish:      finishServer,
 	create:      createMySQL,
+	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, VALUES(ran)), mailer_failed = greatest(mailer_failed, VALUES(mailer_failed))`,
 	selectBytes: `SELECT ?`,
 	probe:       probeMySQL,
 }

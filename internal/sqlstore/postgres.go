@@ -26,6 +26,7 @@ var postgres = &Dialect{
 	purge:        purgeUnlocked,
 	finish:       finishServer,
 	create:       createPostgres,
+	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = greatest(reset_runs.ran, excluded.ran), mailer_failed = greatest(reset_runs.mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?::bytea`,
 	probe:        func(context.Context, Conn) error { return nil },
 }

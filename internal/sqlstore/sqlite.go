@@ -33,6 +33,7 @@ var sqlite = &Dialect{
 	purge:        purgeUnlocked,
 	finish:       finishSQLite,
 	create:       createSQLite,
+	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = max(ran, excluded.ran), mailer_failed = max(mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?`,
 	probe:        func(context.Context, Conn) error { return nil },
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-var _ reset.Store = (*Store)(nil)
+var _ reset.StatsStore = (*Store)(nil)
 
 // A Conn runs statements that have "?" for each argument: a *bun.DB, bun.Conn or
 // bun.Tx, or, on SQLite, their counterparts in database/sql.
@@ -37,7 +37,7 @@ type Backend interface {
 	Begin(ctx context.Context) (*Tx, error)
 }
 
-// A Store is a reset.Store.
+// A Store is a reset.StatsStore.
 type Store struct {
 	backend   Backend
 	dialect   *Dialect

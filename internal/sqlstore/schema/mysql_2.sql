@@ -29,3 +29,9 @@ CREATE TABLE IF NOT EXISTS reset_sent ( -- mail for public requests that counts 
     INDEX reset_sent_user (realm, user_id, sent),
     INDEX reset_sent_expires (expires)
 ) ENGINE = InnoDB;
+
+CREATE TABLE IF NOT EXISTS reset_runs ( -- when a process last ran Run, and when mail last failed there
+    realm         VARBINARY(64) NOT NULL PRIMARY KEY,
+    ran           BIGINT        NOT NULL,
+    mailer_failed BIGINT        NOT NULL
+) ENGINE = InnoDB;

@@ -50,3 +50,9 @@ CREATE TABLE reset_sent ( -- mail for public requests that counts for a user's b
 CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
 
 CREATE INDEX reset_sent_expires ON reset_sent (expires);
+
+CREATE TABLE reset_runs ( -- when a process last ran Run, and when mail last failed there
+    realm         BLOB    NOT NULL PRIMARY KEY,
+    ran           INTEGER NOT NULL,
+    mailer_failed INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,112 @@
+package reset_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopassreset/reset"
+)
+
+// wantHealth checks that the error of Health has a text, or that there is none.
+func (f *fixture) wantHealth(text string) {
+	f.t.Helper()
+	err := f.Health(f.t.Context())
+	if text == "" && err != nil || text != "" && (err == nil || !strings.Contains(err.Error(), text)) {
+		f.t.Errorf("Health = %v, want %q", err, text)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.wantHealth("no process has called Run")
+		stop := f.begin()
+		f.wantHealth("")
+		pass(time.Hour)
+		f.wantHealth("")
+		stop()
+		pass(30 * time.Second)
+		f.wantHealth("")
+		pass(time.Minute)
+		f.wantHealth("no process has run Run for 1m")
+	})
+}
+
+// Mail that waits makes a host unhealthy, unless it waits for a mail system
+// that is down.
+func TestHealthOfQueue(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.store.Fail(errors.New("permission denied"), "Lease")
+		f.begin()
+		f.request(ann.Email)
+		pass(5*time.Minute - time.Second)
+		f.wantHealth("")
+		pass(2 * time.Second)
+		f.wantHealth("a mail has been due for 5m1s")
+		f.store.Fail(nil, "Lease")
+		pass(time.Minute)
+		f.wantHealth("")
+
+		f.mailer.do = func(context.Context, int, reset.Message) error { return reset.ErrUnavailable }
+		f.request(bob.Email)
+		pass(10 * time.Minute)
+		f.wantHealth("")
+		if got, err := f.Stats(t.Context()); err != nil || got.OldestDue < 5*time.Minute || got.MailerFailed.IsZero() {
+			t.Errorf("Stats = %+v, %v", got, err)
+		}
+	})
+}
+
+// A store without figures is asked for an activation that it cannot have.
+func TestHealthWithoutStats(t *testing.T) {
+	f := newFixture(t, newHost(ann), func(c *reset.Config) { c.Store = struct{ reset.Store }{c.Store} })
+	if _, err := f.Stats(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Stats: %v", err)
+	}
+	f.wantHealth("")
+	f.store.Fail(errors.New("connection refused"))
+	f.wantHealth("health: connection refused")
+}
+
+func TestStats(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.request(ann.Email)
+		f.forgot(bob.Email)
+		got, err := f.Stats(t.Context())
+		if want := (reset.Stats{Waiting: 2, LiveRequests: 1}); err != nil || got != want {
+			t.Errorf("Stats = %+v, %v, want %+v", got, err, want)
+		}
+	})
+}
+
+// Mail that waits for more than a minute is reported once a minute, by any
+// process that queues or sends mail.
+func TestQueueLate(t *testing.T) {
+	late := map[string]any{"oldest": float64(3 * time.Minute), "waiting": 1.}
+	inBubble(t, nil, func(t *testing.T, f *fixture) { // queues
+		f.request(ann.Email)
+		pass(3 * time.Minute)
+		f.request(bob.Email)
+		f.request(bob.Email)
+		late["waiting"] = 2.
+		f.wantRecords("queue_late", late)
+	})
+	inBubble(t, nil, func(t *testing.T, f *fixture) { // runs, but cannot lease
+		f.store.Fail(errors.New("permission denied"), "Lease")
+		f.begin()
+		f.request(ann.Email)
+		pass(3*time.Minute + 30*time.Second)
+		if n := len(f.log.named("queue_late")); n < 2 || n > 3 {
+			t.Errorf("%d records within 2.5 minutes", n)
+		}
+	})
+	inBubble(t, nil, func(t *testing.T, f *fixture) { // waits for the mail system
+		f.mailer.do = func(context.Context, int, reset.Message) error { return reset.ErrUnavailable }
+		f.begin()
+		f.request(ann.Email)
+		pass(10 * time.Minute)
+		f.wantEvent("queue_late", 0)
+	})
+}

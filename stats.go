@@ -1,0 +1,116 @@
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// A StatsStore is a Store that reports what it holds, as all stores of this
+// module do. Service.Stats, Service.Health and the event queue_late need one.
+type StatsStore interface {
+	Store
+
+	// Stats returns figures of the records at now. It changes nothing and is
+	// cheap however many records there are: each number may stop at 10,000.
+	Stats(ctx context.Context, now time.Time) (Stats, error)
+
+	// Beat records that a process runs Run at now, and whether the mail system
+	// is unavailable to it. Stats returns the latest time of each.
+	Beat(ctx context.Context, now time.Time, mailerFails bool) error
+}
+
+// Stats are figures of a store.
+type Stats struct {
+	// Waiting is the number of mails that are queued and not leased, due or
+	// not. It does not count expired ones.
+	Waiting int
+	// Leased is the number of mails that are leased and have not expired.
+	Leased int
+	// Expired is the number of mails that have expired before they were sent,
+	// and have not been purged yet.
+	Expired int
+	// OldestDue is how long the due mail that has waited the longest has
+	// waited: since its Due, or since its ID was made if that is later. It is
+	// zero if no mail is due.
+	OldestDue time.Duration
+	// LiveRequests is the number of requests with a live activation.
+	LiveRequests int
+	// LastRun is the latest time at which some process ran Run, to within 15 s.
+	// It is zero if none ever has.
+	LastRun time.Time
+	// MailerFailed is the latest time at which the mail system was unavailable
+	// to such a process. It is zero if it never was.
+	MailerFailed time.Time
+}
+
+const (
+	beatEvery    = 15 * time.Second
+	statsTimeout = 5 * time.Second
+	maxBeatAge   = time.Minute // of a process that runs Run, or whose mail system fails
+	lateAfter    = time.Minute
+)
+
+// delivers reports whether some process runs Run.
+func (s Stats) delivers(now time.Time) bool { return now.Sub(s.LastRun) <= maxBeatAge }
+
+// mailerFails reports whether mail waits for the mail system.
+func (s Stats) mailerFails(now time.Time) bool { return now.Sub(s.MailerFailed) <= maxBeatAge }
+
+// figures asks the store for its figures.
+type figures struct {
+	store  Store
+	events eventLog
+	asked  atomic.Int64 // when warnIfLate did, in Unix milliseconds
+}
+
+func (f *figures) get(ctx context.Context, now time.Time) (Stats, error) {
+	store, ok := f.store.(StatsStore)
+	if !ok {
+		return Stats{}, fmt.Errorf("reset: Config.Store is no StatsStore: %w", errors.ErrUnsupported)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	var stats Stats
+	err := f.events.noPanic(ctx, func() (err error) {
+		stats, err = store.Stats(ctx, now)
+		return err
+	})
+	if err != nil {
+		return Stats{}, wrap("stats", err)
+	}
+	return stats, nil
+}
+
+// beat records that this process runs Run. A failure shows elsewhere.
+func (f *figures) beat(ctx context.Context, now time.Time, mailerFails bool) {
+	store, ok := f.store.(StatsStore)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	f.events.noPanic(ctx, func() error { return store.Beat(ctx, now, mailerFails) })
+}
+
+// warnIfLate reports mail that waits for longer than it should, at most once a
+// minute. A mail system that fails is reported elsewhere.
+func (f *figures) warnIfLate(ctx context.Context, now time.Time) {
+	asked := f.asked.Load()
+	if _, ok := f.store.(StatsStore); !ok || now.Sub(time.UnixMilli(asked)) < lateAfter || !f.asked.CompareAndSwap(asked, now.UnixMilli()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // a request may wait for it
+	defer cancel()
+	stats, err := f.get(ctx, now)
+	if err != nil || stats.OldestDue <= lateAfter || stats.mailerFails(now) {
+		return
+	}
+	attrs := []any{"oldest", stats.OldestDue.Truncate(time.Second), "waiting", stats.Waiting}
+	if !stats.LastRun.IsZero() {
+		attrs = append(attrs, "last_run", stats.LastRun.UTC())
+	}
+	f.events.log(ctx, queueLate, attrs...)
+}
