@@ -286,7 +286,6 @@ func (d *delivery) leaseBatch(n int) {
 // resolve prepares jobs at the same time. They become ready in the order in
 // which they were leased, but none waits long for the look-up of another.
 func (d *delivery) resolve(jobs []job, until time.Time) {
-	failpoint.Hit("leased")
 	type result struct {
 		i     int
 		ready bool
@@ -345,6 +344,7 @@ func (d *delivery) resolved(j job, ready bool) {
 
 // prepare reports whether a job is to be sent.
 func (d *delivery) prepare(j *job) (ready bool) {
+	failpoint.Hit("leased")
 	defer func() {
 		if p := recover(); p != nil {
 			ready = false

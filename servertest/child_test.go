@@ -82,7 +82,7 @@ func beChild(ctx context.Context, text string) error {
 		return err
 	}
 	defer c.close()
-	warnings := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
+	warnings := unprovoked{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})}
 	if c.Service, err = c.service(c.MailServer, warnings); err != nil {
 		return err
 	}
