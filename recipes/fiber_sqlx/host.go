@@ -1,0 +1,106 @@
+// Package fibersqlx is a host of package reset on fiber 3 and sqlx, with any
+// database of the two.
+package fibersqlx
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
+	"github.com/gofiber/fiber/v3/middleware/logger"
+	"github.com/jmoiron/sqlx"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/recipes/internal/host"
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+// New makes the host and fiber's app. The dialect is that of bun for db's
+// database: pgdialect.New(), mysqldialect.New() or sqlitedialect.New().
+func New(ctx context.Context, db *sqlx.DB, dialect schema.Dialect, c host.Config) (*host.Host, *fiber.App, error) {
+	forStore := bun.NewDB(db.DB, dialect)
+	if err := storebun.CreateSchema(ctx, forStore); err != nil {
+		return nil, nil, err
+	}
+	store, err := storebun.New(ctx, forStore)
+	if err != nil {
+		return nil, nil, err
+	}
+	u := &users{db, c.Hash}
+	c.Reset.Users, c.Reset.Store = u, store
+	svc, err := reset.New(c.Reset)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	// Package reset cannot reach the connection to bound the time of a body.
+	app := fiber.New(fiber.Config{ReadTimeout: 10 * time.Second})
+	app.Use(logger.New(logger.Config{Stream: c.AccessLog, Format: "${method} ${path} ${status}\n"})) // not ${url}
+	app.Use("/account", adaptor.HTTPHandler(svc.Pages()))
+	app.Use("/v1/auth", adaptor.HTTPHandler(svc.Handler()))
+	app.Use(adaptor.HTTPHandler(host.Handler(u)))
+	return &host.Host{Handler: adaptor.FiberApp(app), Service: svc, Users: u, Store: store}, app, nil
+}
+
+type users struct {
+	db *sqlx.DB
+	host.Argon2id
+}
+
+const byAddress = "SELECT id, address, email, hash FROM users WHERE address = ?"
+
+func (u *users) FindByEmail(ctx context.Context, address string) (reset.User, error) {
+	var row host.User
+	err := u.db.GetContext(ctx, &row, u.db.Rebind(byAddress), address)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = reset.ErrNoUser
+	}
+	return reset.User{ID: row.ID, Email: row.Email}, err
+}
+
+func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
+	joined, ok := storebun.Tx(ctx)
+	if !ok {
+		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
+	}
+	// The *sql.Tx that redeems the link. Rebind with u.db: tx does not know its driver.
+	tx := &sqlx.Tx{Tx: joined.Tx, Mapper: u.db.Mapper}
+	result, err := tx.ExecContext(ctx, u.db.Rebind("UPDATE users SET hash = ? WHERE id = ?"), hash, userID)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, reset.ErrNoUser)
+	}
+	_, err = tx.ExecContext(ctx, u.db.Rebind("DELETE FROM sessions WHERE user_id = ?"), userID)
+	return err
+}
+
+func (u *users) AddUser(ctx context.Context, n host.User) error {
+	_, err := u.db.NamedExecContext(ctx, "INSERT INTO users (id, address, email, hash) VALUES (:id, :address, :email, :hash)", n)
+	return err
+}
+
+func (u *users) SignIn(ctx context.Context, address, password string) (string, error) {
+	var row host.User
+	if err := u.db.GetContext(ctx, &row, u.db.Rebind(byAddress), address); err != nil {
+		return "", err
+	}
+	if !u.Matches(row.Hash, password) {
+		return "", host.ErrPassword
+	}
+	session := host.NewID()
+	_, err := u.db.ExecContext(ctx, u.db.Rebind("INSERT INTO sessions (id, user_id) VALUES (?, ?)"), session, row.ID)
+	return session, err
+}
+
+func (u *users) UserOf(ctx context.Context, session string) (userID string, err error) {
+	err = u.db.GetContext(ctx, &userID, u.db.Rebind("SELECT user_id FROM sessions WHERE id = ?"), session)
+	return userID, err
+}
