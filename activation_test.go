@@ -20,7 +20,9 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 func forgetful(t *testing.T) *fixture {
 	t.Helper()
 	f := newFixture(t, newHost(ann), nil)
-	f.store.IssueFunc = func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return nil }
+	f.store.IssueFunc = func(_ context.Context, _ time.Time, a reset.Activation, _ reset.Limits, _ *reset.Mail) (reset.Activation, error) {
+		return a, nil
+	}
 	return f
 }
 

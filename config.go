@@ -69,6 +69,14 @@ type Config struct {
 	// MaxRequestsCeiling is the highest MaxRequests of a trusted caller, at
 	// most 10,000. Defaults to 100.
 	MaxRequestsCeiling int
+	// MaxMailsPerHour and MaxMailsPerDay are how many public requests are mailed
+	// to one user in any hour and in any 24 hours, whatever TTL is and whatever
+	// becomes of them, 1 to 1,000. Further ones are dropped in silence. So are
+	// those that come within TTL after the user revoked a request that somebody
+	// else had made. They default to 3 and 12. Mail for trusted callers and
+	// notifications do not count.
+	MaxMailsPerHour int
+	MaxMailsPerDay  int
 	// PerClient limits the public requests of one client. Defaults to 20 at
 	// once and 20 more over each minute, in the memory of this process.
 	PerClient Limiter
@@ -105,10 +113,11 @@ type Config struct {
 	//	INFO   mail_sent, password_changed, mailer_recovered, started,
 	//	       run_elsewhere, trusted_request, public_request
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
-	//	       revoked_by_user, key_refused, activation_refused, foreign_post,
-	//	       client_limited, limiter_full, proxy_unknown, user_ambiguous,
-	//	       user_mismatch, queue_late, workers_few, mailer_throttled,
-	//	       mailer_failing, base_url_mismatch, body_consumed, busy
+	//	       over_budget, revoked_by_user, key_refused, activation_refused,
+	//	       foreign_post, client_limited, limiter_full, proxy_unknown,
+	//	       user_ambiguous, user_mismatch, queue_late, workers_few,
+	//	       mailer_throttled, mailer_failing, base_url_mismatch,
+	//	       body_consumed, busy
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger
@@ -127,6 +136,9 @@ const (
 	maxTTL             = 24 * time.Hour
 	defaultMaxRequests = 3
 	defaultCeiling     = 100
+	defaultPerHour     = 3
+	defaultPerDay      = 12
+	maxMails           = 1000 // an hour, a day
 	maxCeiling         = 10_000
 	defaultMinPassword = 8
 	defaultWorkers     = defaultPerClient // a burst of one client keeps no mail waiting
@@ -175,6 +187,8 @@ func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 	inRange(&m, "MaxRequestsCeiling", &c.MaxRequestsCeiling, 1, defaultCeiling, maxCeiling)
 	ceiling := max(1, c.MaxRequestsCeiling) // which may be a mistake
 	inRange(&m, "MaxRequests", &c.MaxRequests, 1, min(defaultMaxRequests, ceiling), ceiling)
+	inRange(&m, "MaxMailsPerHour", &c.MaxMailsPerHour, 1, defaultPerHour, maxMails)
+	inRange(&m, "MaxMailsPerDay", &c.MaxMailsPerDay, 1, defaultPerDay, maxMails)
 	inRange(&m, "MinPassword", &c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes)
 	inRange(&m, "Workers", &c.Workers, 1, defaultWorkers, maxWorkers)
 	if c.PerClient == nil {

@@ -481,13 +481,17 @@ func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TT
 // deliverReset mails one link for all public requests of a job.
 func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, error)) {
 	m, others, user := j.mails[0], j.mails[1:], j.user
-	activation, err := d.issue(ctx, &m, user)
+	activation, expires, err := d.issue(ctx, &m, user)
 	switch {
 	case errors.Is(err, ErrGone):
 		d.settle(ctx, unspent(others))
 		return
 	case errors.Is(err, ErrTooManyRequests):
-		d.events.count(ctx, overCap, "user", user.ID)
+		refused := overCap
+		if m.UserID == "" {
+			refused = overBudget
+		}
+		d.events.count(ctx, refused, "user", user.ID)
 		d.settle(ctx, removed(j.mails))
 		return
 	case err != nil:
@@ -495,10 +499,15 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 		return
 	}
 	d.settle(ctx, removed(others))
+	if time.Until(expires) < d.leastLeft() {
+		// The mail has joined a request that ends soon, and then makes room.
+		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Unspent: true}})
+		return
+	}
 	query := "?activation=" + url.QueryEscape(activation)
 	d.exchange(ctx, m, Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
-		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: m.Expires,
+		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: expires,
 	}, end)
 }
 
@@ -513,22 +522,25 @@ func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 	return user, err
 }
 
-// issue mints the activation of one attempt, under the lease, which it renews.
-func (d *delivery) issue(ctx context.Context, m *Mail, user User) (string, error) {
+// issue mints the activation of one attempt, under the lease, which it renews,
+// and returns when it expires.
+func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation string, expires time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	activation, a, err := d.mint.activation(user, m.ID, m.Expires)
 	if err != nil {
-		return "", err
+		return "", time.Time{}, err
 	}
 	now := time.Now()
 	m.Due = now.Add(leaseTime)
-	if err := d.cfg.Store.Issue(ctx, now, a, d.cfg.MaxRequests, m); err != nil {
-		return "", wrap("issue", err)
+	limits := Limits{MaxRequests: d.cfg.MaxRequests, Join: true, MaxPerHour: d.cfg.MaxMailsPerHour, MaxPerDay: d.cfg.MaxMailsPerDay}
+	a, err = d.cfg.Store.Issue(ctx, now, a, limits, m)
+	if err != nil {
+		return "", time.Time{}, wrap("issue", err)
 	}
 	m.UserID = user.ID
 	failpoint.Hit("minted")
-	return activation, nil
+	return activation, a.Expires, nil
 }
 
 func (d *delivery) deliverNotification(ctx context.Context, m Mail, end func(outcome, error)) {
@@ -552,7 +564,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message, end func(o
 	var err error
 	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
 		Kind: string(msg.Kind), To: msg.To, Name: msg.Name, Locale: msg.Locale,
-		Link: msg.Link, RevokeLink: msg.RevokeLink, ExpiresIn: m.Expires.Sub(now),
+		Link: msg.Link, RevokeLink: msg.RevokeLink, ExpiresIn: msg.Expires.Sub(now),
 	})
 	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))

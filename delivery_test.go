@@ -226,25 +226,131 @@ func TestPublicRequestsMerge(t *testing.T) {
 	})
 }
 
-// The cap bounds public requests that come one after the other, until the first
-// expires.
-func TestCapOfPublicRequests(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, f *fixture) {
+// A user gets at most three mails an hour and twelve a day for public requests,
+// whatever the TTL, from whoever presses all day.
+func TestBudgetOfMail(t *testing.T) {
+	for _, ttl := range []time.Duration{5 * time.Minute, time.Hour} {
+		t.Run(ttl.String(), func(t *testing.T) {
+			edit := func(c *reset.Config) { c.TTL = ttl }
+			inBubble(t, edit, func(t *testing.T, f *fixture) {
+				f.begin()
+				const requests = 26 * 60
+				for range requests {
+					f.forgot(ann.Email)
+					pass(time.Minute)
+				}
+				at := f.mailer.at
+				if len(at) <= 12 { // some on the second day
+					t.Errorf("%d mails in 26 hours", len(at))
+				}
+				for i, first := range at {
+					if i+3 < len(at) && at[i+3].Sub(first) < time.Hour {
+						t.Errorf("4 mails within %v", at[i+3].Sub(first))
+					}
+					if i+12 < len(at) && at[i+12].Sub(first) < 24*time.Hour {
+						t.Errorf("13 mails within %v", at[i+12].Sub(first))
+					}
+				}
+				f.wantEvents(map[string]int{"mail_sent": len(at), "over_budget": requests - len(at)})
+				if got := f.log.named("over_budget")[0]["user"]; got != ann.ID {
+					t.Errorf("over_budget has the user %v, want %s", got, ann.ID)
+				}
+				// Trusted requests and notifications have no budget.
+				if _, err := f.RequestReset(t.Context(), ann.Email, reset.RequestOptions{MaxRequests: 9}); err != nil {
+					t.Error(err)
+				}
+				pass(delivered)
+				f.redeem(ann)
+				pass(delivered)
+				f.wantSent(len(at) + 2)
+				f.wantQueued(0)
+			})
+		})
+	}
+}
+
+// "It wasn't me" leaves the user in peace for the life of a link.
+func TestQuietAfterRevoke(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.MaxMailsPerHour = 100 }, func(t *testing.T, f *fixture) {
 		f.begin()
-		for range 4 {
+		f.forgot(ann.Email)
+		pass(delivered)
+		b := pagesOf(f)
+		b.submit("/revoke", "check", b.open("/revoke", activationOf(t, f.mailer.sent[0])))
+		revoked := time.Now()
+		for range 10 {
 			f.forgot(ann.Email)
-			pass(delivered)
+			pass(5 * time.Minute)
 		}
+		f.wantSent(1)
+		f.request(ann.Email)
+		pass(delivered)
+		f.wantSent(2)
+		pass(time.Until(revoked.Add(time.Hour)))
+		f.forgot(ann.Email)
+		pass(delivered)
 		f.wantSent(3)
-		f.wantEvents(map[string]int{"mail_sent": 3, "over_cap": 1})
-		if got := f.log.named("over_cap")[0]["user"]; got != ann.ID {
-			t.Errorf("over_cap has the user %v, want %s", got, ann.ID)
+		if err := f.Revoke(t.Context(), ann.ID); err != nil { // of the host
+			t.Fatal(err)
 		}
-		f.wantQueued(0)
-		pass(time.Hour)
 		f.forgot(ann.Email)
 		pass(delivered)
 		f.wantSent(4)
+	})
+}
+
+// Somebody else's requests do not keep a user out: at the cap a public request
+// brings the link of the newest request again.
+func TestPublicRequestJoins(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.begin()
+		for range 3 {
+			f.activation(ann)
+			pass(10 * time.Minute)
+		}
+		last := time.Now().Add(50 * time.Minute)
+		f.mailer.do = func(_ context.Context, n int, _ reset.Message) error {
+			if n == 0 {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		f.forgot(ann.Email)
+		pass(time.Minute) // two attempts
+		sent := f.wantSent(2)
+		for _, m := range sent {
+			if !m.Expires.Equal(last) {
+				t.Errorf("the link expires at %v, want %v with the newest request", m.Expires, last)
+			}
+		}
+		f.wantQueued(0)
+		if err := f.ChangePassword(t.Context(), activationOf(t, sent[1]), goodPassword); err != nil {
+			t.Errorf("ChangePassword: %v", err)
+		}
+		if err := f.ChangePassword(t.Context(), activationOf(t, sent[0]), goodPassword); !errors.Is(err, reset.ErrInvalidActivation) {
+			t.Errorf("ChangePassword with the link of the first attempt: %v", err)
+		}
+	})
+}
+
+// A public request does not join a request whose link would hardly be of use:
+// that ends soon, and makes room for one of its own.
+func TestPublicRequestWaitsForRoom(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.begin()
+		for range 3 {
+			f.activation(ann)
+		}
+		pass(57 * time.Minute)
+		f.forgot(ann.Email)
+		asked := time.Now()
+		pass(2 * time.Minute)
+		f.wantSent(0)
+		pass(time.Minute + 2*pollSlack)
+		if m := f.wantSent(1)[0]; !m.Expires.Equal(asked.Add(time.Hour)) {
+			t.Errorf("the link expires at %v, want %v", m.Expires, asked.Add(time.Hour))
+		}
+		f.wantQueued(0)
 	})
 }
 
@@ -641,7 +747,7 @@ func TestPurgesAll(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
 		wantNothing := func() {
 			t.Helper()
-			left, err := f.store.Purge(t.Context(), time.Now().Add(24*time.Hour), 1000)
+			left, err := f.store.Purge(t.Context(), time.Now().Add(20*time.Hour), 1000)
 			if left != 0 || err != nil {
 				t.Errorf("%d records left, %v", left, err)
 			}

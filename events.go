@@ -32,6 +32,7 @@ var (
 	mailUndeliverable = event{"mail_undeliverable", slog.LevelWarn, "mail cannot be delivered", mailAttrs}
 	mailUnconfirmed   = event{"mail_unconfirmed", slog.LevelWarn, "mail system did not confirm a mail, which may have arrived", mailAttrs}
 	overCap           = event{"over_cap", slog.LevelWarn, "request refused: the user has too many live requests", []string{"client", "key", "user", "count"}}
+	overBudget        = event{"over_budget", slog.LevelWarn, "public request not mailed: the user has got enough mail, or has revoked a reset that somebody else requested", []string{"user", "count"}}
 	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
 	keyRefused        = event{"key_refused", slog.LevelWarn, "wrong API key", []string{"client", "count"}}
 	activationRefused = event{"activation_refused", slog.LevelWarn, "activation is not live", []string{"client", "key", "reason", "count"}}
@@ -64,7 +65,7 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 var allEvents = []event{
 	badRequest,
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
-	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, revokedByUser, keyRefused, activationRefused, foreignPost,
+	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
 	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, workersFew, mailerThrottled, mailerFailing,
 	baseURLMismatch, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,

@@ -197,7 +197,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	if !o.PreventEmailSending {
 		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Class: trustedClass, Due: now, Expires: a.Expires}
 	}
-	err = s.cfg.Store.Issue(ctx, now, a, o.MaxRequests, m)
+	_, err = s.cfg.Store.Issue(ctx, now, a, Limits{MaxRequests: o.MaxRequests}, m)
 	if errors.Is(err, ErrTooManyRequests) {
 		s.events.count(ctx, overCap, append(callerAttrs(ctx), "user", user.ID)...)
 	}
@@ -383,19 +383,24 @@ func (s *Service) hashPassword(ctx context.Context, a Activation, password strin
 // database the host passes the context of storebun.WithTx; on SQLite Revoke
 // would otherwise wait for that transaction until it fails.
 func (s *Service) Revoke(ctx context.Context, userID string) error {
-	if err := s.cfg.Store.Revoke(ctx, userID); err != nil {
+	return s.revoke(ctx, userID, time.Time{})
+}
+
+func (s *Service) revoke(ctx context.Context, userID string, quiet time.Time) error {
+	if err := s.cfg.Store.Revoke(ctx, userID, quiet); err != nil {
 		return wrap("revoke", err)
 	}
 	return nil
 }
 
-// revokeBy revokes for the user whom an activation belongs to.
+// revokeBy revokes for the user whom an activation belongs to, and who gets no
+// mail for public requests for some time.
 func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	a, _, err := s.find(ctx, activation)
 	if err != nil {
 		return err
 	}
-	if err := s.Revoke(ctx, a.UserID); err != nil {
+	if err := s.revoke(ctx, a.UserID, time.Now().Add(s.cfg.TTL)); err != nil {
 		return err
 	}
 	s.refusals.end(a.Hash, "revoked")

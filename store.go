@@ -38,7 +38,9 @@ import (
 // "one transaction", users live in the store's database. apply runs inside the
 // transaction of Redeem and reaches it through its context. Whatever fails
 // before the commit undoes everything. If the answer to the commit is lost,
-// Redeem returns an error and the database holds either all changes or none.
+// Redeem returns an error and the database holds either all changes or none. In
+// a cluster, apply may run on several writable nodes at once; all but one are
+// undone and fail.
 //
 // # Users elsewhere
 //
@@ -59,18 +61,28 @@ type Store interface {
 	// the same address.
 	Enqueue(ctx context.Context, m Mail) error
 
-	// Issue adds a if fewer than max requests of a.UserID are live, under any
-	// concurrency. Otherwise it changes nothing and returns a *LimitError whose
-	// RetryAfter is the time until fewer than max are live. A request counts
-	// once, however many activations it has. If a.Request already has a live
-	// activation, a joins it, whatever max is.
+	// Issue adds a if fewer than limits.MaxRequests requests of a.UserID are
+	// live, under any concurrency, and returns it as it is now stored.
+	// Otherwise it changes nothing and returns a *LimitError whose RetryAfter is
+	// the time until fewer are live. A request counts once, however many
+	// activations it has. If a.Request already has a live activation, a joins
+	// it, whatever limits.MaxRequests is. If the user has too many live requests and
+	// limits.Join is set, a joins the live request that expires last: it takes
+	// the Request and Expires of that.
 	//
 	// If m is not nil, it is the request's mail and m.ID is a.Request. A mail
 	// that is not leased (m.Lease is zero) is added in the same transaction. A
 	// leased mail must still be held under that lease, and be a public request
 	// or a mail of the same user; otherwise Issue changes nothing and returns
 	// ErrGone. It is bound to a.UserID and its lease is renewed until m.Due.
-	Issue(ctx context.Context, now time.Time, a Activation, max int, m *Mail) error
+	//
+	// Each public request that Issue binds counts for its user's budget, also
+	// after it was sent, revoked or redeemed. Issue binds at most
+	// limits.MaxPerHour of them in any hour and limits.MaxPerDay in any 24
+	// hours, and none before the time that Revoke has set. Otherwise it changes
+	// nothing and returns a *LimitError whose RetryAfter is the time until it
+	// would bind one. Mail that is bound to the user already does not count.
+	Issue(ctx context.Context, now time.Time, a Activation, limits Limits, m *Mail) (Activation, error)
 
 	// Find returns the live activation with hash h, or ErrInvalidActivation. An
 	// activation is live from Issue until it expires, is redeemed or is revoked.
@@ -93,8 +105,9 @@ type Store interface {
 
 	// Revoke removes every activation of the user and every reset mail bound to
 	// the user. Notifications and public requests stay queued. Revoke of a user
-	// who has nothing is no error.
-	Revoke(ctx context.Context, userID string) error
+	// who has nothing is no error. Until quiet, Issue binds no public request to
+	// the user. Of several times the latest counts; the zero time sets none.
+	Revoke(ctx context.Context, userID string, quiet time.Time) error
 
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
 	// the lowest Class first, within it the earliest Due, and none that another
@@ -113,6 +126,14 @@ type Store interface {
 	// before now, and returns how many it removed. A result below n means
 	// nothing expired remains, except records locked by a concurrent call.
 	Purge(ctx context.Context, now time.Time, n int) (int, error)
+}
+
+// Limits bound what Issue adds for one user.
+type Limits struct {
+	MaxRequests int  // live requests, at least 1
+	Join        bool // beyond MaxRequests, join a live request instead of failing
+	MaxPerHour  int  // public requests that are mailed; 0: any number
+	MaxPerDay   int  // the same for 24 hours
 }
 
 // A Hash is the SHA-256 of an activation.

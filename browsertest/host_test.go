@@ -150,7 +150,7 @@ func (h *host) expiredLink(t *testing.T, u reset.User) string {
 	a := reset.Activation{
 		Hash: sha256.Sum256([]byte(activation)), Request: reset.ID{1}, UserID: u.ID, Email: u.Email, Expires: now.Add(-time.Second),
 	}
-	if err := h.store.Issue(t.Context(), now.Add(-time.Hour), a, 1, nil); err != nil {
+	if _, err := h.store.Issue(t.Context(), now.Add(-time.Hour), a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return h.base + "/reset?activation=" + activation

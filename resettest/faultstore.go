@@ -22,10 +22,10 @@ type FaultStore struct {
 	reset.Store // is called unless a field below replaces the method
 
 	EnqueueFunc func(ctx context.Context, m reset.Mail) error
-	IssueFunc   func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error
+	IssueFunc   func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error)
 	FindFunc    func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error)
 	RedeemFunc  func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error
-	RevokeFunc  func(ctx context.Context, userID string) error
+	RevokeFunc  func(ctx context.Context, userID string, quiet time.Time) error
 	LeaseFunc   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
 	SettleFunc  func(ctx context.Context, done []reset.Settlement) error
 	PurgeFunc   func(ctx context.Context, now time.Time, n int) (int, error)
@@ -123,13 +123,19 @@ func (s *FaultStore) Enqueue(ctx context.Context, m reset.Mail) error {
 }
 
 // Issue implements reset.Store.
-func (s *FaultStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	return s.call(ctx, "Issue", func() error {
+func (s *FaultStore) Issue(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (issued reset.Activation, err error) {
+	err = s.call(ctx, "Issue", func() (err error) {
 		if s.IssueFunc != nil {
-			return s.IssueFunc(ctx, now, a, max, m)
+			issued, err = s.IssueFunc(ctx, now, a, limits, m)
+		} else {
+			issued, err = s.Store.Issue(ctx, now, a, limits, m)
 		}
-		return s.Store.Issue(ctx, now, a, max, m)
+		return err
 	})
+	if err != nil {
+		return reset.Activation{}, err
+	}
+	return issued, nil
 }
 
 // Find implements reset.Store.
@@ -159,12 +165,12 @@ func (s *FaultStore) Redeem(ctx context.Context, now time.Time, a reset.Activati
 }
 
 // Revoke implements reset.Store.
-func (s *FaultStore) Revoke(ctx context.Context, userID string) error {
+func (s *FaultStore) Revoke(ctx context.Context, userID string, quiet time.Time) error {
 	return s.call(ctx, "Revoke", func() error {
 		if s.RevokeFunc != nil {
-			return s.RevokeFunc(ctx, userID)
+			return s.RevokeFunc(ctx, userID, quiet)
 		}
-		return s.Store.Revoke(ctx, userID)
+		return s.Store.Revoke(ctx, userID, quiet)
 	})
 }
 

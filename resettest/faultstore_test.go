@@ -19,7 +19,10 @@ func TestFaultStorePassesOn(t *testing.T) {
 // storeCalls calls each method of a store.
 var storeCalls = map[string]func(ctx context.Context, s reset.Store) error{
 	"Enqueue": func(ctx context.Context, s reset.Store) error { return s.Enqueue(ctx, reset.Mail{}) },
-	"Issue":   func(ctx context.Context, s reset.Store) error { return s.Issue(ctx, now, reset.Activation{}, 1, nil) },
+	"Issue": func(ctx context.Context, s reset.Store) error {
+		_, err := s.Issue(ctx, now, reset.Activation{}, reset.Limits{MaxRequests: 1}, nil)
+		return err
+	},
 	"Find": func(ctx context.Context, s reset.Store) error {
 		_, err := s.Find(ctx, now, reset.Hash{})
 		return err
@@ -27,7 +30,7 @@ var storeCalls = map[string]func(ctx context.Context, s reset.Store) error{
 	"Redeem": func(ctx context.Context, s reset.Store) error {
 		return s.Redeem(ctx, now, reset.Activation{}, reset.Mail{}, nil)
 	},
-	"Revoke": func(ctx context.Context, s reset.Store) error { return s.Revoke(ctx, "") },
+	"Revoke": func(ctx context.Context, s reset.Store) error { return s.Revoke(ctx, "", time.Time{}) },
 	"Lease": func(ctx context.Context, s reset.Store) error {
 		_, err := s.Lease(ctx, now, now, 1)
 		return err
@@ -43,12 +46,14 @@ var storeCalls = map[string]func(ctx context.Context, s reset.Store) error{
 func replaced(err error) *resettest.FaultStore {
 	return &resettest.FaultStore{
 		EnqueueFunc: func(context.Context, reset.Mail) error { return err },
-		IssueFunc:   func(context.Context, time.Time, reset.Activation, int, *reset.Mail) error { return err },
-		FindFunc:    func(context.Context, time.Time, reset.Hash) (reset.Activation, error) { return reset.Activation{}, err },
+		IssueFunc: func(context.Context, time.Time, reset.Activation, reset.Limits, *reset.Mail) (reset.Activation, error) {
+			return reset.Activation{}, err
+		},
+		FindFunc: func(context.Context, time.Time, reset.Hash) (reset.Activation, error) { return reset.Activation{}, err },
 		RedeemFunc: func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
 			return err
 		},
-		RevokeFunc: func(context.Context, string) error { return err },
+		RevokeFunc: func(context.Context, string, time.Time) error { return err },
 		LeaseFunc:  func(context.Context, time.Time, time.Time, int) ([]reset.Mail, error) { return nil, err },
 		SettleFunc: func(context.Context, []reset.Settlement) error { return err },
 		PurgeFunc:  func(context.Context, time.Time, int) (int, error) { return 0, err },

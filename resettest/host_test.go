@@ -261,7 +261,7 @@ func hostMutants() []mutant[func(*webHost)] {
 			h.store.FindFunc = func(ctx context.Context, now time.Time, hash reset.Hash) (reset.Activation, error) {
 				a, err := h.store.Store.Find(ctx, now, hash)
 				if err == nil {
-					err = h.store.Store.Revoke(ctx, a.UserID)
+					err = h.store.Store.Revoke(ctx, a.UserID, time.Time{})
 				}
 				return a, err
 			}
@@ -277,7 +277,7 @@ func hostMutants() []mutant[func(*webHost)] {
 			}
 			redeem := h.store.RedeemFunc
 			h.store.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
-				_ = h.store.Store.Issue(ctx, now, a, 100, nil)
+				_, _ = h.store.Store.Issue(ctx, now, a, reset.Limits{MaxRequests: 100}, nil)
 				return redeem(ctx, now, a, notification, apply)
 			}
 		}, []string{"link"}},

@@ -1,6 +1,7 @@
 package resettest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -32,6 +33,8 @@ type MemStore struct {
 	activations map[reset.Hash]*activation
 	mails       map[reset.ID]*reset.Mail
 	claims      map[string]*claim        // by user
+	bound       map[reset.ID]bound       // public requests that count for a budget
+	quiet       map[string]time.Time     // by user; until then none is bound
 	redeeming   map[string]chan struct{} // by user; closed when Redeem ends
 	ran, failed time.Time                // of Beat
 }
@@ -49,6 +52,13 @@ type claim struct {
 	until time.Time
 }
 
+type bound struct {
+	userID string
+	at     time.Time
+}
+
+const day = 24 * time.Hour
+
 // Enqueue implements reset.Store.
 func (s *MemStore) Enqueue(ctx context.Context, m reset.Mail) error {
 	if err := s.begin(ctx); err != nil {
@@ -63,27 +73,35 @@ func (s *MemStore) Enqueue(ctx context.Context, m reset.Mail) error {
 }
 
 // Issue implements reset.Store.
-func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	if max < 1 {
-		return fmt.Errorf("resettest: issue: max is %d, less than 1", max)
+func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+	if limits.MaxRequests < 1 {
+		return reset.Activation{}, fmt.Errorf("resettest: at most %d requests", limits.MaxRequests)
 	}
 	if err := s.beginFor(ctx, a.UserID); err != nil {
-		return err
+		return reset.Activation{}, err
 	}
 	defer s.mu.Unlock()
 	now = millis(now)
 	leased := m != nil && m.Lease != reset.ID{}
 	if leased && !s.holds(m, a.UserID) {
-		return reset.ErrGone
+		return reset.Activation{}, reset.ErrGone
 	}
-	if wait := s.wait(now, a.UserID, max); wait > 0 && !s.hasLive(now, a.UserID, a.Request) {
-		return &reset.LimitError{RetryAfter: wait}
+	public := leased && s.mails[m.ID].UserID == ""
+	if wait := s.budget(now, a.UserID, limits); public && wait > 0 {
+		return reset.Activation{}, &reset.LimitError{RetryAfter: wait}
+	}
+	if wait := s.wait(now, a.UserID, limits.MaxRequests); wait > 0 && !s.hasLive(now, a.UserID, a.Request) {
+		last := s.lastLive(now, a.UserID)
+		if !limits.Join || last == nil {
+			return reset.Activation{}, &reset.LimitError{RetryAfter: wait}
+		}
+		a.Request, a.Expires = last.Request, last.Expires
 	}
 	if s.activations[a.Hash] != nil {
-		return errors.New("resettest: issue: activation exists")
+		return reset.Activation{}, errors.New("resettest: activation exists")
 	}
 	if m != nil && !leased && s.mails[m.ID] != nil {
-		return fmt.Errorf("resettest: issue: mail %v exists", m.ID)
+		return reset.Activation{}, fmt.Errorf("resettest: mail %v exists", m.ID)
 	}
 
 	a.Expires = millis(a.Expires)
@@ -95,7 +113,44 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	case m != nil:
 		s.add(*m)
 	}
-	return nil
+	if public {
+		s.bound[m.ID] = bound{a.UserID, now}
+	}
+	return a, nil
+}
+
+// budget returns how long it takes until a public request may be bound to a
+// user; zero if it may be now.
+func (s *MemStore) budget(now time.Time, userID string, limits reset.Limits) time.Duration {
+	var times []time.Time
+	for _, b := range s.bound {
+		if b.userID == userID {
+			times = append(times, b.at)
+		}
+	}
+	slices.SortFunc(times, func(a, b time.Time) int { return b.Compare(a) }) // the latest first
+	wait := s.quiet[userID].Sub(now)
+	if limits.MaxPerHour > 0 && len(times) >= limits.MaxPerHour {
+		wait = max(wait, times[limits.MaxPerHour-1].Add(time.Hour).Sub(now))
+	}
+	if limits.MaxPerDay > 0 && len(times) >= limits.MaxPerDay {
+		wait = max(wait, times[limits.MaxPerDay-1].Add(day).Sub(now))
+	}
+	return max(wait, 0)
+}
+
+// lastLive returns an activation of the live request of a user that expires
+// last, or nil.
+func (s *MemStore) lastLive(now time.Time, userID string) (last *activation) {
+	for _, a := range s.activations {
+		if a.UserID != userID || !a.live(now) {
+			continue
+		}
+		if last == nil || cmp.Or(a.Expires.Compare(last.Expires), bytes.Compare(a.Request[:], last.Request[:])) > 0 {
+			last = a
+		}
+	}
+	return last
 }
 
 // holds reports whether m is still held under its lease and can be bound to the
@@ -265,7 +320,7 @@ func (s *MemStore) finish(userID string, notification reset.Mail) {
 }
 
 // Revoke implements reset.Store.
-func (s *MemStore) Revoke(ctx context.Context, userID string) error {
+func (s *MemStore) Revoke(ctx context.Context, userID string, quiet time.Time) error {
 	if s.inside(ctx, userID) {
 		return nil // a success of apply revokes anyway, a failure undoes it
 	}
@@ -274,6 +329,9 @@ func (s *MemStore) Revoke(ctx context.Context, userID string) error {
 	}
 	defer s.mu.Unlock()
 	s.revoke(userID)
+	if quiet = millis(quiet); userID != "" && quiet.After(s.quiet[userID]) {
+		s.quiet[userID] = quiet
+	}
 	return nil
 }
 
@@ -368,6 +426,16 @@ func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (int, error)
 			delete(s.claims, userID)
 		}
 	}
+	for id, b := range s.bound {
+		if expired(b.at.Add(day)) {
+			delete(s.bound, id)
+		}
+	}
+	for userID, until := range s.quiet {
+		if expired(until) {
+			delete(s.quiet, userID)
+		}
+	}
 	return removed, nil
 }
 
@@ -433,6 +501,8 @@ func (s *MemStore) begin(ctx context.Context) error {
 		s.activations = make(map[reset.Hash]*activation)
 		s.mails = make(map[reset.ID]*reset.Mail)
 		s.claims = make(map[string]*claim)
+		s.bound = make(map[reset.ID]bound)
+		s.quiet = make(map[string]time.Time)
 		s.redeeming = make(map[string]chan struct{})
 	}
 	return nil

@@ -27,7 +27,7 @@ var now = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 func issue(t *testing.T, s reset.Store, user byte) reset.Activation {
 	t.Helper()
 	a := reset.Activation{Hash: reset.Hash{user}, Request: reset.ID{user}, UserID: string(user), Expires: now.Add(time.Hour)}
-	if err := s.Issue(t.Context(), now, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), now, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -44,13 +44,13 @@ func TestMemStoreInsideApply(t *testing.T) {
 			if _, err := s.Find(ctx, now, a.Hash); err != nil {
 				t.Errorf("Find inside apply: %v", err)
 			}
-			if err := s.Revoke(ctx, "b"); err != nil {
+			if err := s.Revoke(ctx, "b", time.Time{}); err != nil {
 				t.Errorf("Revoke of another user inside apply: %v", err)
 			}
-			if err := s.Revoke(ctx, "a"); err != nil {
+			if err := s.Revoke(ctx, "a", time.Time{}); err != nil {
 				t.Errorf("Revoke of the user inside apply: %v", err)
 			}
-			if err := s.Issue(ctx, now, a, 1, nil); err == nil {
+			if _, err := s.Issue(ctx, now, a, reset.Limits{MaxRequests: 1}, nil); err == nil {
 				t.Errorf("Issue for the user inside apply succeeded")
 			}
 			err := s.Redeem(ctx, now, d, reset.Mail{ID: reset.ID{2}, Kind: reset.MailNotification}, func(context.Context) error { return failure })
@@ -88,11 +88,11 @@ func TestMemStoreWaits(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Revoke(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Revoke(ctx, "a", time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Revoke while apply runs: got error %v, want DeadlineExceeded", err)
 		}
 		revoked := make(chan error)
-		go func() { revoked <- s.Revoke(t.Context(), "a") }()
+		go func() { revoked <- s.Revoke(t.Context(), "a", time.Time{}) }()
 		synctest.Wait()
 		select {
 		case err := <-revoked:
@@ -119,7 +119,7 @@ func TestMemStoreRefuses(t *testing.T) {
 	}
 	a := issue(t, s, 'a')
 	for _, max := range []int{0, -1} {
-		if err := s.Issue(t.Context(), now, a, max, nil); err == nil || errors.Is(err, reset.ErrTooManyRequests) {
+		if _, err := s.Issue(t.Context(), now, a, reset.Limits{MaxRequests: max}, nil); err == nil || errors.Is(err, reset.ErrTooManyRequests) {
 			t.Errorf("Issue with max %d: got error %v, want one that is no *LimitError", max, err)
 		}
 	}

@@ -79,7 +79,7 @@ func yield() {
 var anyContext = context.Background()
 
 func sameDatabaseMutants() []storeMutant {
-	return slices.Concat(generalMutants(), issueMutants(), redeemMutants(), mailMutants(), cancelMutants(), raceMutants(), undoMutants())
+	return slices.Concat(generalMutants(), issueMutants(), budgetMutants(), redeemMutants(), mailMutants(), cancelMutants(), raceMutants(), undoMutants())
 }
 
 func elsewhereMutants() []storeMutant {
@@ -92,12 +92,12 @@ func generalMutants() []storeMutant {
 	}
 	foldIssues := func(fold func(string) string) func(b *broken) {
 		return func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				a.UserID = fold(a.UserID)
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
-				return b.mem.Revoke(ctx, fold(userID))
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+				return b.mem.Revoke(ctx, fold(userID), quiet)
 			}
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				a.UserID = fold(a.UserID)
@@ -123,10 +123,10 @@ func generalMutants() []storeMutant {
 			}
 		}, []string{"Time/zones"}},
 		{"due times rounded up", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				rounded := *m
 				rounded.Due = m.Due.Add(ms - 1)
-				return b.mem.Issue(ctx, now, a, max, &rounded)
+				return b.mem.Issue(ctx, now, a, limits, &rounded)
 			}
 		}, []string{"Time/precision"}},
 		{"used activations expire now", func(b *broken) {
@@ -150,13 +150,13 @@ func generalMutants() []storeMutant {
 		{"user ids fold case", foldIssues(strings.ToLower), []string{"Bytes/users"}},
 		{"user ids are padded", foldIssues(padSpace), []string{"Bytes/users"}},
 		{"user ids of mails are padded", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				b.locked(func() {
 					if queued := b.mem.mails[m.ID]; queued != nil && padSpace(queued.UserID) == padSpace(a.UserID) {
 						queued.UserID = a.UserID
 					}
 				})
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Bytes/user of a mail"}},
 		{"addresses are folded", func(b *broken) {
@@ -170,9 +170,9 @@ func generalMutants() []storeMutant {
 				copy(trimmed[:], bytes.TrimRight(h[:], " "))
 				return trimmed
 			}
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				a.Hash = trim(a.Hash)
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 			b.FindFunc = func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 				a, err := b.mem.Find(ctx, now, trim(h))
@@ -192,8 +192,9 @@ func generalMutants() []storeMutant {
 func issueMutants() []storeMutant {
 	capped := func(change func(int) int) func(b *broken) {
 		return func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				return b.mem.Issue(ctx, now, a, change(max), m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				limits.MaxRequests = change(limits.MaxRequests)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}
 	}
@@ -201,130 +202,130 @@ func issueMutants() []storeMutant {
 		{"cap one too high", capped(func(max int) int { return max + 1 }), []string{"Issue/adds up to max", "Issue/over the cap", "Race/cap"}},
 		{"cap one too low", capped(func(max int) int { return max - 1 }), []string{"Issue/adds up to max", "Race/cap"}},
 		{"the expired count", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				return b.mem.Issue(ctx, now.Add(-lifetime), a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				return b.mem.Issue(ctx, now.Add(-lifetime), a, limits, m)
 			}
 		}, []string{"Issue/counts the live", "Issue/RetryAfter"}},
 		{"RetryAfter waits for all to expire", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, m)
 				var limit *reset.LimitError
 				if errors.As(err, &limit) {
 					b.locked(func() { limit.RetryAfter = b.mem.wait(now, a.UserID, 1) })
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/RetryAfter"}},
 		{"mails over the cap are kept", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, m)
 				if err != nil && m != nil {
 					b.locked(func() { b.mem.add(*m) })
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/over the cap", "Issue/over the cap with a lease", "Race/cap"}},
 		{"no request is joined", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (_ reset.Activation, err error) {
 				b.locked(func() {
-					if wait := b.mem.wait(now, a.UserID, max); wait > 0 {
+					if wait := b.mem.wait(now, a.UserID, limits.MaxRequests); wait > 0 {
 						err = &reset.LimitError{RetryAfter: wait}
 					}
 				})
 				if err != nil {
-					return err
+					return reset.Activation{}, err
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/joins", "Issue/counts once"}},
 		{"dead requests are joined", func(b *broken) {
 			seen := make(map[reset.ID]bool)
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				if seen[a.Request] {
-					max = 1000
+					limits.MaxRequests = 1000
 				}
 				seen[a.Request] = true
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/joins only the live"}},
 		{"activations count", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				if live := b.liveOf(now, a.UserID); len(live) >= max && live[0].Request != a.Request {
-					return &reset.LimitError{RetryAfter: lifetime}
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				if live := b.liveOf(now, a.UserID); len(live) >= limits.MaxRequests && live[0].Request != a.Request {
+					return reset.Activation{}, &reset.LimitError{RetryAfter: lifetime}
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/counts once"}},
 		{"no mail is added", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				if m != nil && m.Lease == (reset.ID{}) {
 					m = nil
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/adds its mail", "Race/cap"}},
 		{"an activation without its mail", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, nil)
 				if err == nil && m != nil {
 					err = b.mem.Enqueue(ctx, *m)
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/all or nothing"}},
 		{"lost leases do not matter", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, m)
 				if errors.Is(err, reset.ErrGone) {
-					return b.mem.Issue(ctx, now, a, max, nil)
+					return b.mem.Issue(ctx, now, a, limits, nil)
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/lost lease", "Issue/mail of another user", "Redeem/leased mails"}},
 		{"a lost lease is taken back", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				b.locked(func() {
 					if m != nil && b.mem.mails[m.ID] != nil {
 						b.mem.mails[m.ID].Lease = m.Lease
 					}
 				})
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/lost lease"}},
 		{"mails change their user", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				b.locked(func() {
 					if m != nil && b.mem.mails[m.ID] != nil {
 						b.mem.mails[m.ID].UserID = a.UserID
 					}
 				})
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/mail of another user", "Bytes/user of a mail"}},
 		{"only public requests can be issued", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				if m != nil && m.Lease != (reset.ID{}) && m.UserID != "" {
-					return reset.ErrGone
+					return reset.Activation{}, reset.ErrGone
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/mail of the same user"}},
 		{"mails are not bound", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, m)
 				if err == nil && m != nil {
 					b.locked(func() { b.mem.mails[m.ID].UserID = m.UserID })
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/binds", "Redeem/leased mails", "Redeem/public requests"}},
 		{"leases are not renewed", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, m)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, m)
 				if err == nil && m != nil {
 					b.locked(func() { b.mem.mails[m.ID].Due = at(time.Minute) })
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Issue/renews", "Issue/joins"}},
 		{"Find uses the activation up", func(b *broken) {
@@ -371,7 +372,7 @@ func redeemMutants() []storeMutant {
 	// spare lets some of a user's records outlive Revoke.
 	spare := func(mails func(*reset.Mail) bool, activations func(*activation) bool) func(b *broken) {
 		return func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID && !activations(a) })
 					maps.DeleteFunc(b.mem.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == userID && !mails(m) })
@@ -463,11 +464,11 @@ func redeemMutants() []storeMutant {
 		{"leased mails outlive Revoke", spare(func(m *reset.Mail) bool { return m.Lease != reset.ID{} }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/lost lease"}},
 		{"notifications end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notifications and public requests", "Redeem/other notifications"}},
 		{"nothing to revoke is an error", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
 				if len(b.liveOf(start, userID)) == 0 {
 					return errors.New("no rows")
 				}
-				return b.mem.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID, quiet)
 			}
 		}, []string{"Revoke/nothing"}},
 	}
@@ -787,22 +788,23 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/Enqueue"}},
 		{"half an Issue", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				if m == nil {
-					return b.mem.Issue(ctx, now, a, max, nil)
+					return b.mem.Issue(ctx, now, a, limits, nil)
 				}
-				if err := b.mem.Issue(anyContext, now, a, max, nil); err != nil {
-					return err
+				issued, err := b.mem.Issue(anyContext, now, a, limits, nil)
+				if err != nil {
+					return issued, err
 				}
 				if err := ctx.Err(); err != nil {
-					return err
+					return issued, err
 				}
 				b.locked(func() {
 					bound := *m
 					bound.UserID = a.UserID
 					b.mem.add(bound)
 				})
-				return nil
+				return issued, nil
 			}
 		}, []string{"Cancel/Issue", "Cancel/Issue with a lease"}},
 		{"half a Redeem", func(b *broken) {
@@ -835,11 +837,11 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/failing apply", "Cancel/Redeem"}},
 		{"half a Revoke", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID })
 				})
-				return b.mem.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID, quiet)
 			}
 		}, []string{"Cancel/Revoke"}},
 		{"half a Lease", func(b *broken) {
@@ -880,14 +882,14 @@ func cancelMutants() []storeMutant {
 func raceMutants() []storeMutant {
 	return []storeMutant{
 		{"count, then insert", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				var wait time.Duration
-				b.locked(func() { wait = b.mem.wait(now, a.UserID, max) })
+				b.locked(func() { wait = b.mem.wait(now, a.UserID, limits.MaxRequests) })
 				if wait > 0 {
-					return &reset.LimitError{RetryAfter: wait}
+					return reset.Activation{}, &reset.LimitError{RetryAfter: wait}
 				}
 				yield()
-				return b.mem.Issue(ctx, now, a, 1000, m)
+				return b.mem.Issue(ctx, now, a, reset.Limits{MaxRequests: 1000}, m)
 			}
 		}, []string{"Race/cap", "Race/cap of many users", "Race/cap of public requests"}},
 		{"find, then apply", func(b *broken) {
@@ -961,9 +963,9 @@ func raceMutants() []storeMutant {
 		}, []string{"Race/Enqueue"}},
 		{"apply before the last check", func(b *broken) {
 			ended := make(chan struct{}, 3*rounds) // Redeem waits for the other call
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
 				defer func() { ended <- struct{}{} }()
-				return b.mem.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID, quiet)
 			}
 			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
 				defer func() { ended <- struct{}{} }()
@@ -977,12 +979,12 @@ func raceMutants() []storeMutant {
 		}, []string{"Race/Redeem and Revoke", "Race/Redeem and Purge"}},
 		{"a new request ends the old ones", func(b *broken) {
 			ended := make(chan struct{}, 2*rounds)
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				if max == 1 {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				if limits.MaxRequests == 1 {
 					defer func() { ended <- struct{}{} }()
 					b.locked(func() { b.mem.revoke(a.UserID) })
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				<-ended
@@ -991,27 +993,27 @@ func raceMutants() []storeMutant {
 		}, []string{"Race/Redeem and Issue"}},
 		{"an activation, then its mail", func(b *broken) {
 			ended := make(chan struct{}, rounds)
-			b.RevokeFunc = func(ctx context.Context, userID string) error {
+			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
 				defer func() { ended <- struct{}{} }()
-				return b.mem.Revoke(ctx, userID)
+				return b.mem.Revoke(ctx, userID, quiet)
 			}
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, nil)
 				if err == nil && m != nil {
 					<-ended
 					err = b.mem.Enqueue(ctx, *m)
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Race/Revoke and Issue"}},
 		{"an activation, and later its mail", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-				err := b.mem.Issue(ctx, now, a, max, nil)
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				issued, err := b.mem.Issue(ctx, now, a, limits, nil)
 				if err == nil {
 					b.locked(func() { b.mem.revoke(a.UserID) }) // a call between the two
 					err = b.mem.Enqueue(ctx, *m)
 				}
-				return err
+				return issued, err
 			}
 		}, []string{"Race/everything"}},
 	}
@@ -1067,40 +1069,40 @@ func claimMutants() []storeMutant {
 	return []storeMutant{
 		{"no claim", unclaimed, []string{"Claim/not live", "Claim/one at a time", "Claim/lost by an error", "Claim/lost by a panic"}},
 		{"claimed ones count", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) (err error) {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (_ reset.Activation, err error) {
 				b.locked(func() {
 					n := 0
 					for _, other := range b.mem.activations {
 						n += count(other.UserID == a.UserID && other.claim != nil)
 					}
-					if n >= max {
+					if n >= limits.MaxRequests {
 						err = &reset.LimitError{RetryAfter: lifetime}
 					}
 				})
 				if err != nil {
-					return err
+					return reset.Activation{}, err
 				}
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Claim/lost by an error"}},
 		{"claimed ones do not count", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				b.locked(func() {
 					for _, other := range b.mem.activations {
-						max += count(other.UserID == a.UserID && other.claim != nil)
+						limits.MaxRequests += count(other.UserID == a.UserID && other.claim != nil)
 					}
 				})
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Claim/counts"}},
 		{"claimed ones are joined", func(b *broken) {
-			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				b.locked(func() {
 					for _, other := range b.mem.activations {
-						max += count(other.UserID == a.UserID && other.claim != nil && other.Request == a.Request)
+						limits.MaxRequests += count(other.UserID == a.UserID && other.claim != nil && other.Request == a.Request)
 					}
 				})
-				return b.mem.Issue(ctx, now, a, max, m)
+				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Claim/joins nothing"}},
 		{"apply is cancelled", func(b *broken) {

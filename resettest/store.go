@@ -51,7 +51,7 @@ func storeSentences(elsewhere bool) []storeSentence {
 		users = elsewhereSentences()
 	}
 	return slices.Concat(
-		generalSentences(), issueSentences(), redeemSentences(), mailSentences(),
+		generalSentences(), issueSentences(), budgetSentences(), redeemSentences(), mailSentences(),
 		cancelSentences(), raceSentences(), users,
 	)
 }
@@ -140,9 +140,14 @@ func (c *storeCheck) enqueue(mails ...reset.Mail) {
 	}
 }
 
+func (c *storeCheck) tryIssue(now time.Time, a reset.Activation, max int, m *reset.Mail) error {
+	_, err := c.store.Issue(c.Context(), now, a, reset.Limits{MaxRequests: max}, m)
+	return err
+}
+
 func (c *storeCheck) issue(now time.Time, a reset.Activation, max int, m *reset.Mail) {
 	c.Helper()
-	if err := c.store.Issue(c.Context(), now, a, max, m); err != nil {
+	if err := c.tryIssue(now, a, max, m); err != nil {
 		c.Fatalf("Issue: %v", err)
 	}
 }
@@ -166,7 +171,7 @@ func (c *storeCheck) issuedWithMail(userID string) (reset.Activation, reset.Mail
 
 func (c *storeCheck) revoke(userID string) {
 	c.Helper()
-	if err := c.store.Revoke(c.Context(), userID); err != nil {
+	if err := c.store.Revoke(c.Context(), userID, time.Time{}); err != nil {
 		c.Fatalf("Revoke: %v", err)
 	}
 }

@@ -139,7 +139,7 @@ func (c *storeCheck) cancelIssue() {
 	errs := make(map[reset.Activation]error)
 	sweep(c.Context(), func(ctx context.Context, user string) {
 		a := c.activation(user)
-		errs[a] = c.store.Issue(ctx, start, a, 1, c.mailFor(a))
+		_, errs[a] = c.store.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, c.mailFor(a))
 	})
 	mails := byAddress(c.drain())
 	for a, err := range errs {
@@ -156,7 +156,7 @@ func (c *storeCheck) cancelIssueLeased() {
 		c.enqueue(public)
 		leased := c.leaseOne(start, at(time.Minute))
 		leased.Due = at(10 * time.Minute)
-		errs[a] = c.store.Issue(ctx, start, a, 1, &leased)
+		_, errs[a] = c.store.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, &leased)
 	})
 	old := byAddress(c.leaseAll(at(time.Minute), at(20*time.Minute)))
 	renewed := c.leaseAll(at(10*time.Minute), at(20*time.Minute))
@@ -247,7 +247,7 @@ func (c *storeCheck) cancelRevoke() {
 	errs := make(map[*fixture]error)
 	sweep(c.Context(), func(ctx context.Context, user string) {
 		s := c.fixture(user)
-		errs[s] = c.store.Revoke(ctx, user)
+		errs[s] = c.store.Revoke(ctx, user, time.Time{})
 	})
 	mails := byAddress(c.drain())
 	for s, err := range errs {

@@ -38,7 +38,7 @@ func (c *storeCheck) timeIsAnArgument() {
 		c.issue(now, a, 1, m)
 		c.wantLive(now, a)
 		c.wantDead(now.Add(lifetime), a)
-		err := c.store.Issue(c.Context(), now.Add(ms), c.activation(user), 1, nil)
+		err := c.tryIssue(now.Add(ms), c.activation(user), 1, nil)
 		c.wantLimit(err, lifetime-ms)
 
 		leased := c.leaseOne(now, now.Add(time.Minute))
@@ -181,7 +181,7 @@ func (c *storeCheck) userIDsOfMailsAreBytes() {
 		leased.Due = at(time.Minute)
 		c.issue(start, c.activationFor(leased, user), 1, &leased)
 		for _, other := range users[max(0, i-1):i] {
-			err := c.store.Issue(c.Context(), start, c.activationFor(leased, other), 100, &leased)
+			err := c.tryIssue(start, c.activationFor(leased, other), 100, &leased)
 			c.wantIs("Issue of the mail of another user", err, reset.ErrGone)
 		}
 		if i%2 == 0 {
@@ -247,7 +247,7 @@ func (c *storeCheck) hashesAreBytes() {
 		}
 	}
 	c.wantLive(start, activations...)
-	err := c.store.Issue(c.Context(), start, c.activation("user"), len(activations), nil)
+	err := c.tryIssue(start, c.activation("user"), len(activations), nil)
 	c.wantLimit(err, lifetime)
 	leased := c.leaseAll(start, at(time.Minute))
 	for _, m := range leased[:len(leased)/2] {

@@ -9,15 +9,16 @@ import (
 
 func issueSentences() []storeSentence {
 	const (
-		adds   = "Issue adds a if fewer than max requests of a.UserID are live, under any concurrency."
-		over   = "Otherwise it changes nothing and returns a *LimitError whose RetryAfter is the time until fewer than max are live."
-		joins  = "If a.Request already has a live activation, a joins it, whatever max is."
+		adds   = "Issue adds a if fewer than limits.MaxRequests requests of a.UserID are live, under any concurrency"
+		over   = "Otherwise it changes nothing and returns a *LimitError whose RetryAfter is the time until fewer are live."
+		joins  = "If a.Request already has a live activation, a joins it, whatever limits.MaxRequests is."
 		held   = "A leased mail must still be held under that lease, and be a public request or a mail of the same user; otherwise Issue changes nothing and returns ErrGone."
 		renews = "It is bound to a.UserID and its lease is renewed until m.Due."
 		finds  = "Find returns the live activation with hash h, or ErrInvalidActivation. An activation is live from Issue until it expires, is redeemed or is revoked."
 	)
 	return []storeSentence{
 		{"Issue/adds up to max", adds, (*storeCheck).issueUpToMax},
+		{"Issue/returns", "and returns it as it is now stored", (*storeCheck).issueReturns},
 		{"Issue/counts the live", adds, (*storeCheck).issueCountsTheLive},
 		{"Issue/RetryAfter", over, (*storeCheck).issueRetryAfter},
 		{"Issue/over the cap", over, (*storeCheck).issueOverTheCap},
@@ -47,12 +48,26 @@ func (c *storeCheck) issueUpToMax() {
 			activations = append(activations, a)
 		}
 		over := c.activation(user)
-		c.wantLimit(c.store.Issue(c.Context(), start, over, max, nil), lifetime)
-		c.wantLimit(c.store.Issue(c.Context(), start, over, 1, nil), lifetime)
+		c.wantLimit(c.tryIssue(start, over, max, nil), lifetime)
+		c.wantLimit(c.tryIssue(start, over, 1, nil), lifetime)
 		c.wantLive(start, activations...)
 		c.wantDead(start, over)
 		c.issue(start, over, max+1, nil)
 		c.wantLive(start, over)
+	}
+}
+
+func (c *storeCheck) issueReturns() {
+	a := c.activation("a")
+	a.Expires = at(lifetime + 900*time.Microsecond).In(time.FixedZone("east", 14*3600))
+	got, err := c.store.Issue(c.Context(), start, a, reset.Limits{MaxRequests: 1}, nil)
+	if err != nil {
+		c.Fatalf("Issue: %v", err)
+	}
+	c.wantLive(start, got)
+	got, err = c.store.Issue(c.Context(), start, c.activation("a"), reset.Limits{MaxRequests: 1}, nil)
+	if err == nil || got != (reset.Activation{}) {
+		c.Errorf("Issue over the cap: got %+v, %v, want none and an error", got, err)
 	}
 }
 
@@ -90,13 +105,13 @@ func (c *storeCheck) issueRetryAfter() {
 	for max, minutes := range map[int]time.Duration{5: 10, 4: 20, 3: 30, 2: 40, 1: 50} {
 		wait := minutes*time.Minute - 7*ms
 		over := c.activation("a")
-		err := c.store.Issue(c.Context(), at(7*ms), over, max, nil)
+		err := c.tryIssue(at(7*ms), over, max, nil)
 		c.wantLimit(err, wait)
 		c.wantIs("Issue", err, reset.ErrTooManyRequests)
 	}
 	// The wait is exact.
 	over := c.activation("a")
-	c.wantLimit(c.store.Issue(c.Context(), at(30*time.Minute-ms), over, 3, nil), ms)
+	c.wantLimit(c.tryIssue(at(30*time.Minute-ms), over, 3, nil), ms)
 	c.issue(at(30*time.Minute), over, 3, nil)
 }
 
@@ -104,7 +119,7 @@ func (c *storeCheck) issueOverTheCap() {
 	first, mail := c.issuedWithMail("a")
 	over := c.activation("a")
 	over.Expires = at(2 * lifetime)
-	err := c.store.Issue(c.Context(), at(time.Minute), over, 1, c.mailFor(over))
+	err := c.tryIssue(at(time.Minute), over, 1, c.mailFor(over))
 	c.wantLimit(err, lifetime-time.Minute)
 	c.wantDead(start, over)
 	c.wantLive(at(lifetime-ms), first)
@@ -122,7 +137,7 @@ func (c *storeCheck) issueOverTheCapLeased() {
 	renewed := leased
 	renewed.Due = at(10 * time.Minute)
 	over := c.activationFor(public, "a")
-	c.wantLimit(c.store.Issue(c.Context(), start, over, 1, &renewed), lifetime)
+	c.wantLimit(c.tryIssue(start, over, 1, &renewed), lifetime)
 	c.wantDead(start, over)
 	c.revoke("a") // does not concern a public request
 	c.wantMails(at(time.Minute - ms))
@@ -142,7 +157,7 @@ func (c *storeCheck) issueJoins() {
 	c.wantLive(start, a, b, d, other)
 	c.wantMails(at(2*time.Minute - ms))
 	c.wantMails(at(2*time.Minute), mail)
-	c.wantLimit(c.store.Issue(c.Context(), start, c.activation("a"), 2, nil), lifetime)
+	c.wantLimit(c.tryIssue(start, c.activation("a"), 2, nil), lifetime)
 	c.redeem(start, b, c.notification("a"))
 	c.wantDead(start, a, b, d, other)
 }
@@ -151,19 +166,19 @@ func (c *storeCheck) issueJoinsOnlyTheLive() {
 	revoked := c.issued("a")
 	c.revoke("a")
 	c.issued("a")
-	c.wantLimit(c.store.Issue(c.Context(), start, c.sibling(revoked), 1, nil), lifetime)
+	c.wantLimit(c.tryIssue(start, c.sibling(revoked), 1, nil), lifetime)
 
 	expired := c.activation("b")
 	expired.Expires = at(time.Minute)
 	c.issue(start, expired, 2, nil)
 	c.issued("b")
-	c.wantLimit(c.store.Issue(c.Context(), at(time.Minute), c.sibling(expired), 1, nil), lifetime-time.Minute)
+	c.wantLimit(c.tryIssue(at(time.Minute), c.sibling(expired), 1, nil), lifetime-time.Minute)
 
 	a := c.activation("c") // a mail makes no request live
 	m := c.mailFor(a)
 	c.enqueue(*m)
 	c.issued("c")
-	c.wantLimit(c.store.Issue(c.Context(), start, a, 1, nil), lifetime)
+	c.wantLimit(c.tryIssue(start, a, 1, nil), lifetime)
 }
 
 func (c *storeCheck) issueCountsOnce() {
@@ -173,7 +188,7 @@ func (c *storeCheck) issueCountsOnce() {
 	}
 	b := c.activation("a")
 	c.issue(start, b, 2, nil)
-	c.wantLimit(c.store.Issue(c.Context(), start, c.activation("a"), 2, nil), lifetime)
+	c.wantLimit(c.tryIssue(start, c.activation("a"), 2, nil), lifetime)
 }
 
 func (c *storeCheck) issueAddsMail() {
@@ -195,7 +210,7 @@ func (c *storeCheck) issueAddsMail() {
 func (c *storeCheck) issueIsOneTransaction() {
 	a := c.activation("a")
 	c.enqueue(*c.mailFor(a))
-	err := c.store.Issue(c.Context(), start, a, 1, c.mailFor(a))
+	err := c.tryIssue(start, a, 1, c.mailFor(a))
 	if live := c.isLive(start, a); live != (err == nil) {
 		c.Errorf("Issue of a mail that is queued already: error %v, and the activation is live: %t", err, live)
 	}
@@ -203,7 +218,7 @@ func (c *storeCheck) issueIsOneTransaction() {
 	b := c.issued("b") // the same for an activation
 	again := c.activation("b")
 	again.Hash = b.Hash
-	if err := c.store.Issue(c.Context(), start, again, 9, c.mailFor(again)); err == nil {
+	if err := c.tryIssue(start, again, 9, c.mailFor(again)); err == nil {
 		c.Errorf("Issue added a second activation with one hash")
 	}
 	c.wantLive(start, b)
@@ -219,7 +234,7 @@ func (c *storeCheck) issueLostLease() {
 		lose(leased)
 		leased.Due = at(10 * time.Minute)
 		a := c.activationFor(leased, "a")
-		c.wantIs("Issue of a mail that was "+name, c.store.Issue(c.Context(), at(now), a, 1, &leased), reset.ErrGone)
+		c.wantIs("Issue of a mail that was "+name, c.tryIssue(at(now), a, 1, &leased), reset.ErrGone)
 		c.wantDead(start, a)
 		c.revoke("a") // would remove a bound mail
 		for _, m := range left {
@@ -249,14 +264,14 @@ func (c *storeCheck) issueLostLease() {
 	never := c.publicRequest("never@example.com")
 	never.Lease = c.id()
 	a := c.activationFor(never, "a")
-	c.wantIs("Issue of a mail that never was", c.store.Issue(c.Context(), start, a, 1, &never), reset.ErrGone)
+	c.wantIs("Issue of a mail that never was", c.tryIssue(start, a, 1, &never), reset.ErrGone)
 	c.wantDead(start, a)
 
 	bound, _ := c.issuedWithMail("b")
 	leased := c.leaseOne(start, at(time.Minute))
 	c.revoke("b")
 	again := c.sibling(bound)
-	c.wantIs("Issue of a mail that was revoked", c.store.Issue(c.Context(), start, again, 1, &leased), reset.ErrGone)
+	c.wantIs("Issue of a mail that was revoked", c.tryIssue(start, again, 1, &leased), reset.ErrGone)
 	c.wantDead(start, again)
 }
 
@@ -268,7 +283,7 @@ func (c *storeCheck) issueMailOfAnother() {
 	for _, userID := range []string{"a", "b", ""} { // whatever UserID the caller passes
 		stolen.UserID = userID
 		b := c.activationFor(leased, "b")
-		c.wantIs("Issue of a mail of another user", c.store.Issue(c.Context(), start, b, 9, &stolen), reset.ErrGone)
+		c.wantIs("Issue of a mail of another user", c.tryIssue(start, b, 9, &stolen), reset.ErrGone)
 		c.wantDead(start, b)
 	}
 	c.revoke("b")

@@ -14,7 +14,7 @@ import (
 
 func raceSentences() []storeSentence {
 	const (
-		limit = "Issue adds a if fewer than max requests of a.UserID are live, under any concurrency."
+		limit = "Issue adds a if fewer than limits.MaxRequests requests of a.UserID are live, under any concurrency"
 		one   = "Of concurrent calls for one user at most one at a time runs apply and exactly one succeeds."
 		safe  = "A Store is safe for concurrent use by many goroutines and many processes."
 		lease = "the lowest Class first, within it the earliest Due, and none that another call holds."
@@ -48,7 +48,7 @@ func (c *storeCheck) raceIssues() {
 		activations[i] = c.activation("a")
 	}
 	parallel(n, func(i int) {
-		errs[i] = c.store.Issue(c.Context(), at(time.Minute), activations[i], max, c.mailFor(activations[i]))
+		errs[i] = c.tryIssue(at(time.Minute), activations[i], max, c.mailFor(activations[i]))
 	})
 	var want []reset.Mail
 	for i, err := range errs {
@@ -74,7 +74,7 @@ func (c *storeCheck) raceIssuesOfMany() {
 	}
 	var issued [users]atomic.Int32
 	parallel(len(activations), func(i int) {
-		err := c.store.Issue(c.Context(), start, activations[i], max, nil)
+		err := c.tryIssue(start, activations[i], max, nil)
 		if err == nil {
 			issued[i%users].Add(1)
 		} else {
@@ -106,7 +106,7 @@ func (c *storeCheck) raceIssuesOfPublicRequests() {
 	parallel(len(leased), func(i int) {
 		m := leased[i]
 		m.Due = at(10 * time.Minute)
-		if err := c.store.Issue(c.Context(), start, activations[i], max, &m); err == nil {
+		if err := c.tryIssue(start, activations[i], max, &m); err == nil {
 			issued.Add(1)
 		} else {
 			c.wantLimit(err, lifetime)
@@ -283,7 +283,7 @@ func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bo
 
 func (c *storeCheck) raceRedeemRevoke() {
 	c.raceRedeem(start, func(user string) bool {
-		if err := c.store.Revoke(c.Context(), user); err != nil {
+		if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
 			c.Errorf("Revoke: %v", err)
 		}
 		return true
@@ -310,7 +310,7 @@ func (c *storeCheck) raceRedeemIssue() {
 			if i == 0 {
 				redeemed = c.store.Redeem(c.Context(), start, a, c.notification(user), func(context.Context) error { return nil })
 			} else {
-				issued = c.store.Issue(c.Context(), start, b, 1, nil)
+				issued = c.tryIssue(start, b, 1, nil)
 			}
 		})
 		if redeemed != nil {
@@ -334,10 +334,10 @@ func (c *storeCheck) raceRevokeIssue() {
 		m := c.mailFor(b)
 		parallel(2, func(i int) {
 			if i == 0 {
-				if err := c.store.Revoke(c.Context(), user); err != nil {
+				if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
 					c.Errorf("Revoke: %v", err)
 				}
-			} else if err := c.store.Issue(c.Context(), start, b, 2, m); err != nil {
+			} else if err := c.tryIssue(start, b, 2, m); err != nil {
 				c.Errorf("Issue: %v", err)
 			}
 		})
@@ -360,7 +360,7 @@ func (c *storeCheck) raceEverything() {
 		for step := range steps {
 			user := fmt.Sprint("user ", (worker+step)%users)
 			a := c.activation(user)
-			err := c.store.Issue(c.Context(), start, a, max, c.mailFor(a))
+			err := c.tryIssue(start, a, max, c.mailFor(a))
 			if err != nil && !errors.Is(err, reset.ErrTooManyRequests) {
 				c.Errorf("Issue: %v", err)
 			}
@@ -399,7 +399,7 @@ func (c *storeCheck) raceEverything() {
 				}
 			case 3:
 				if worker == 0 {
-					if err := c.store.Revoke(c.Context(), user); err != nil {
+					if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
 						c.Errorf("Revoke: %v", err)
 					}
 				}

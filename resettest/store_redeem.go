@@ -106,7 +106,7 @@ func (c *storeCheck) redeemEndsLeasedMails() {
 	c.redeem(start, a, notification)
 	for _, m := range leased {
 		again := c.activationFor(m, "a")
-		c.wantIs("Issue of a mail that Redeem removed", c.store.Issue(c.Context(), start, again, 9, &m), reset.ErrGone)
+		c.wantIs("Issue of a mail that Redeem removed", c.tryIssue(start, again, 9, &m), reset.ErrGone)
 		c.wantDead(start, again)
 		c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at(time.Minute)})
 	}
@@ -158,7 +158,7 @@ func (c *storeCheck) redeemKeepsPublicRequests() {
 func (c *storeCheck) redeemFreesCap() {
 	a := c.issued("a")
 	c.issued("a")
-	c.wantLimit(c.store.Issue(c.Context(), start, c.activation("a"), 1, nil), lifetime)
+	c.wantLimit(c.tryIssue(start, c.activation("a"), 1, nil), lifetime)
 	c.redeem(start, a, c.notification("a"))
 	c.issue(start, c.activation("a"), 1, nil)
 }

@@ -47,7 +47,7 @@ func (s *fixture) wantUntouched(now time.Time) {
 	for _, back := range s.activations {
 		s.wantLive(start, back)
 	}
-	s.wantLimit(s.store.Issue(s.Context(), now, s.storeCheck.activation(s.user), 2, nil), at(lifetime).Sub(now))
+	s.wantLimit(s.tryIssue(now, s.storeCheck.activation(s.user), 2, nil), at(lifetime).Sub(now))
 	s.wantMails(now, s.mail)
 	s.redeem(now.Add(time.Minute), s.activations[1], s.notification)
 	s.wantRedeemed(now.Add(time.Minute))
@@ -161,7 +161,7 @@ func elsewhereSentences() []storeSentence {
 	return []storeSentence{
 		{"Claim/not live", claimed, (*storeCheck).claimedAreNotLive},
 		{"Claim/counts", claimed, (*storeCheck).claimedCount},
-		{"Claim/joins nothing", "If a.Request already has a live activation, a joins it, whatever max is.", (*storeCheck).claimedAreNotJoined},
+		{"Claim/joins nothing", "If a.Request already has a live activation, a joins it, whatever limits.MaxRequests is.", (*storeCheck).claimedAreNotJoined},
 		{"Claim/the live only", claims, (*storeCheck).claimsTheLiveOnly},
 		{"Claim/success", success, (*storeCheck).claimSucceeds},
 		{"Claim/success when cancelled", recorded, (*storeCheck).claimSucceedsCancelled},
@@ -215,7 +215,7 @@ func (c *storeCheck) claimedAreNotLive() {
 func (c *storeCheck) claimedCount() {
 	first, second := c.issued("a"), c.issued("a")
 	err := c.inApply(at(time.Second), first, c.notification("a"), func() error {
-		err := c.store.Issue(c.Context(), at(2*time.Second), c.activation("a"), 2, nil)
+		err := c.tryIssue(at(2*time.Second), c.activation("a"), 2, nil)
 		c.wantLimit(err, lifetime-2*time.Second)
 		return reset.ErrNotChanged
 	})
@@ -230,7 +230,7 @@ func (c *storeCheck) claimedAreNotJoined() {
 	err := c.inApply(at(time.Second), s.activations[0], s.notification, func() error {
 		sibling := c.activation("a")
 		sibling.Request = s.activations[0].Request
-		err := c.store.Issue(c.Context(), at(2*time.Second), sibling, 1, nil)
+		err := c.tryIssue(at(2*time.Second), sibling, 1, nil)
 		if !errors.Is(err, reset.ErrTooManyRequests) {
 			c.Errorf("Issue of another activation for a claimed request, at the cap: got error %v, want a *LimitError", err)
 		}

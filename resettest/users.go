@@ -203,7 +203,7 @@ func (c *usersCheck) redeem(userID, password string, set func(ctx context.Contex
 		Hash: sha256.Sum256([]byte(rand.Text())), Request: newID(now), UserID: userID,
 		Email: "user@example.com", Expires: now.Add(time.Minute),
 	}
-	if err := c.Store.Issue(ctx, now, a, 100, nil); err != nil {
+	if _, err := c.Store.Issue(ctx, now, a, reset.Limits{MaxRequests: 100}, nil); err != nil {
 		return fmt.Errorf("Issue: %w", err)
 	}
 	// The notification expires before it can be mailed.
@@ -212,7 +212,7 @@ func (c *usersCheck) redeem(userID, password string, set func(ctx context.Contex
 	}
 	err = c.Store.Redeem(ctx, now, a, notification, func(ctx context.Context) error { return set(ctx, hash) })
 	if err != nil {
-		_ = c.Store.Revoke(c.Context(), userID) // the activation may be live again
+		_ = c.Store.Revoke(c.Context(), userID, time.Time{}) // the activation may be live again
 	}
 	return err
 }

@@ -215,7 +215,8 @@ var operations = []operation{
 	{"Enqueue", func(ctx context.Context, h *host) error { return h.store.Enqueue(ctx, publicRequest(100)) }},
 	{"Issue", func(ctx context.Context, h *host) error {
 		a := activation(101, "alice")
-		return h.store.Issue(ctx, start, a, 9, mailFor(a))
+		_, err := h.store.Issue(ctx, start, a, reset.Limits{MaxRequests: 9}, mailFor(a))
+		return err
 	}},
 	{"Find", func(ctx context.Context, h *host) error {
 		_, err := h.store.Find(ctx, start, activation(1, "alice").Hash)
@@ -226,7 +227,7 @@ var operations = []operation{
 			return h.users.SetPassword(ctx, "alice", "new")
 		})
 	}},
-	{"Revoke", func(ctx context.Context, h *host) error { return h.store.Revoke(ctx, "alice") }},
+	{"Revoke", func(ctx context.Context, h *host) error { return h.store.Revoke(ctx, "alice", start.Add(time.Hour)) }},
 	{"Lease", func(ctx context.Context, h *host) error {
 		_, err := h.store.Lease(ctx, start, start.Add(time.Minute), 9)
 		return err
@@ -251,7 +252,7 @@ func stockUp(t *testing.T, h *host) {
 	mustExec(t, h.users.db, "INSERT INTO sessions (user_id) VALUES ('alice')")
 	for n := range 2 {
 		a := activation(1+n, "alice")
-		if err := h.store.Issue(t.Context(), start, a, 9, mailFor(a)); err != nil {
+		if _, err := h.store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, mailFor(a)); err != nil {
 			t.Fatal(err)
 		}
 	}

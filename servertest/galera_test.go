@@ -87,8 +87,8 @@ func spread(nodes ...*host) *resettest.FaultStore {
 	next := func() reset.Store { return nodes[int(calls.Add(1))%len(nodes)].store }
 	return &resettest.FaultStore{
 		EnqueueFunc: func(ctx context.Context, m reset.Mail) error { return next().Enqueue(ctx, m) },
-		IssueFunc: func(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-			return next().Issue(ctx, now, a, max, m)
+		IssueFunc: func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+			return next().Issue(ctx, now, a, limits, m)
 		},
 		FindFunc: func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error) {
 			return next().Find(ctx, now, h)
@@ -96,7 +96,9 @@ func spread(nodes ...*host) *resettest.FaultStore {
 		RedeemFunc: func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 			return next().Redeem(ctx, now, a, notification, apply)
 		},
-		RevokeFunc: func(ctx context.Context, userID string) error { return next().Revoke(ctx, userID) },
+		RevokeFunc: func(ctx context.Context, userID string, quiet time.Time) error {
+			return next().Revoke(ctx, userID, quiet)
+		},
 		LeaseFunc: func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 			return next().Lease(ctx, now, until, n)
 		},

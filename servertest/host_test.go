@@ -55,7 +55,7 @@ func TestOneTransaction(t *testing.T) {
 		createUsers(t, db)
 		createUser(t, db, "a")
 		a := activation(1, "a")
-		if err := store.Issue(t.Context(), start, a, 1, mailFor(a)); err != nil {
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, mailFor(a)); err != nil {
 			t.Fatal(err)
 		}
 		bySQL := func(ctx context.Context) error {
@@ -128,7 +128,7 @@ func TestStands(t *testing.T) {
 		db := s.open(t, 2)
 		store := newStore(t, db, storebun.Options{})
 		a := activation(1, "a")
-		if err := store.Issue(t.Context(), start, a, 1, mailFor(a)); err != nil {
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, mailFor(a)); err != nil {
 			t.Fatal(err)
 		}
 		err := store.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
@@ -157,12 +157,12 @@ func TestWithTx(t *testing.T) {
 		db := s.open(t, 2)
 		store := newStore(t, db, storebun.Options{})
 		a := activation(1, "a")
-		if err := store.Issue(t.Context(), start, a, 1, nil); err != nil {
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 			t.Fatal(err)
 		}
 		for _, result := range []error{errors.New("failure"), nil} {
 			err := db.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-				if err := store.Revoke(storebun.WithTx(ctx, tx), "a"); err != nil {
+				if err := store.Revoke(storebun.WithTx(ctx, tx), "a", time.Time{}); err != nil {
 					t.Errorf("Revoke: %v", err)
 				}
 				return result
@@ -187,12 +187,12 @@ func TestCollations(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		store := s.store(t, 2, storebun.Options{})
 		for i, name := range lookalikes {
-			if err := store.Issue(t.Context(), start, activation(i, name), 1, nil); err != nil {
+			if _, err := store.Issue(t.Context(), start, activation(i, name), reset.Limits{MaxRequests: 1}, nil); err != nil {
 				t.Errorf("Issue for %q: %v", name, err)
 			}
 		}
 		for i, name := range lookalikes {
-			if err := store.Revoke(t.Context(), name); err != nil {
+			if err := store.Revoke(t.Context(), name, time.Time{}); err != nil {
 				t.Errorf("Revoke of %q: %v", name, err)
 			}
 			for j, other := range lookalikes[i:] {
@@ -369,7 +369,8 @@ func useOnce(t *testing.T, setting string, store *storebun.Store) {
 		}
 	}
 	check("Enqueue", store.Enqueue(ctx, publicRequest(7)))
-	check("Issue", store.Issue(ctx, start, a, 1, m))
+	_, err := store.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, m)
+	check("Issue", err)
 	if got, err := store.Find(ctx, start, a.Hash); err != nil || got != a {
 		t.Errorf("%s: Find: got %+v, %v, want %+v", setting, got, err, a)
 	}
@@ -381,7 +382,7 @@ func useOnce(t *testing.T, setting string, store *storebun.Store) {
 		check("Settle", store.Settle(ctx, []reset.Settlement{{Mail: m.ID, Lease: m.Lease, Retry: start}}))
 	}
 	check("Redeem", store.Redeem(ctx, start, a, notification(3, a.UserID), func(context.Context) error { return nil }))
-	check("Revoke", store.Revoke(ctx, a.UserID))
+	check("Revoke", store.Revoke(ctx, a.UserID, time.Time{}))
 	if n, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
 		t.Errorf("%s: Purge: got %d, %v, want at least the public request and the notification", setting, n, err)
 	}

@@ -66,7 +66,7 @@ func (w *work) blocks(t *testing.T, s server, db *bun.DB, n int) {
 
 func revokeInTx(ctx context.Context, db *bun.DB, store *storebun.Store, user string) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		return store.Revoke(storebun.WithTx(ctx, tx), user)
+		return store.Revoke(storebun.WithTx(ctx, tx), user, time.Time{})
 	})
 }
 
@@ -215,7 +215,7 @@ func revokeMeetsPurge(t *testing.T, s server, table string, hook heldQuery) {
 			if err := store.Enqueue(t.Context(), *mailFor(a)); err != nil {
 				t.Fatal(err)
 			}
-		} else if err := store.Issue(t.Context(), start, a, 9, nil); err != nil {
+		} else if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +248,7 @@ func TestUsersDoNotWait(t *testing.T) {
 			store := newStore(t, db, storebun.Options{UsersElsewhere: elsewhere})
 			for n, user := range []string{"a", "b", "b", "b", "b"} {
 				a := activation(n, user)
-				if err := store.Issue(t.Context(), start, a, 9, mailFor(a)); err != nil {
+				if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, mailFor(a)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -256,14 +256,14 @@ func TestUsersDoNotWait(t *testing.T) {
 			defer cancel()
 			readCommitted := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 			err := db.RunInTx(ctx, readCommitted, func(_ context.Context, tx bun.Tx) error {
-				if err := store.Revoke(storebun.WithTx(ctx, tx), "a"); err != nil {
+				if err := store.Revoke(storebun.WithTx(ctx, tx), "a", time.Time{}); err != nil {
 					t.Errorf("Revoke of a: %v", err)
 				}
 				if err := store.Enqueue(ctx, publicRequest(60)); err != nil {
 					t.Errorf("Enqueue: %v", err)
 				}
 				for i, user := range []string{"_", "aa", "c"} { // beside a in the index
-					if err := store.Issue(ctx, start, activation(70+i, user), 9, nil); err != nil {
+					if _, err := store.Issue(ctx, start, activation(70+i, user), reset.Limits{MaxRequests: 9}, nil); err != nil {
 						t.Errorf("Issue for %s: %v", user, err)
 					}
 				}
@@ -272,7 +272,7 @@ func TestUsersDoNotWait(t *testing.T) {
 				}
 				queue(t, store, 50, "b")
 				queue(t, store, 51, "b")
-				if err := store.Revoke(ctx, "b"); err != nil {
+				if err := store.Revoke(ctx, "b", time.Time{}); err != nil {
 					t.Errorf("users elsewhere: %v: Revoke of b: %v", elsewhere, err)
 				}
 				return nil
@@ -291,7 +291,7 @@ func expireInTurn(t *testing.T, db *bun.DB, store *storebun.Store, users int) {
 	for n := range users {
 		a := activation(n, fmt.Sprint("user ", n))
 		a.Expires = start.Add(time.Duration(n) * time.Second)
-		if err := store.Issue(t.Context(), start.Add(-time.Second), a, 9, nil); err != nil {
+		if _, err := store.Issue(t.Context(), start.Add(-time.Second), a, reset.Limits{MaxRequests: 9}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -318,7 +318,7 @@ func TestPurgePassesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, n := range []int{0, 1, 3} {
-			if err := store.Revoke(storebun.WithTx(ctx, host), fmt.Sprint("user ", n)); err != nil {
+			if err := store.Revoke(storebun.WithTx(ctx, host), fmt.Sprint("user ", n), time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -365,7 +365,7 @@ func TestPurgeMeetsClaim(t *testing.T) {
 		db := s.open(t, 6)
 		store := newStore(t, db, storebun.Options{UsersElsewhere: true})
 		a := activation(1, "a")
-		if err := store.Issue(t.Context(), start, a, 9, nil); err != nil {
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, nil); err != nil {
 			t.Fatal(err)
 		}
 		mustExec(t, db, "UPDATE reset_locks SET expires = 1")
@@ -433,7 +433,7 @@ func TestSettleMeetsRedeem(t *testing.T) {
 		var failures failedQueries
 		store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
 		a := activation(100, "a")
-		if err := store.Issue(t.Context(), start, a, 9, mailFor(a)); err != nil {
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, mailFor(a)); err != nil {
 			t.Fatal(err)
 		}
 		mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 1)

@@ -354,7 +354,7 @@ func TestProcessesQuarrel(t *testing.T) {
 				expireAt(t, h, user, j.Soon.Add(time.Duration(i)*time.Millisecond))
 			}
 			expired := activationAt(i)
-			if err := h.store.Issue(t.Context(), expired.Expires.Add(-1), expired, 1, nil); err != nil {
+			if _, err := h.store.Issue(t.Context(), expired.Expires.Add(-1), expired, reset.Limits{MaxRequests: 1}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -143,7 +143,12 @@ func (h *history) enqueue(r *rapid.T) {
 func (h *history) issue(r *rapid.T) {
 	a := activation(h.next(), h.user(r))
 	a.Expires = h.lifetime(r)
-	max := rapid.IntRange(1, 3).Draw(r, "max")
+	limits := reset.Limits{
+		MaxRequests: rapid.IntRange(1, 3).Draw(r, "max"),
+		Join:        rapid.Bool().Draw(r, "join"),
+		MaxPerHour:  rapid.IntRange(0, 2).Draw(r, "an hour"),
+		MaxPerDay:   rapid.IntRange(0, 3).Draw(r, "a day"),
+	}
 	var real, model *reset.Mail
 	switch kind := rapid.SampledFrom([]string{"no mail", "mail", "lease", "joins"}).Draw(r, "with"); {
 	case kind == "mail":
@@ -160,8 +165,16 @@ func (h *history) issue(r *rapid.T) {
 		first := rapid.SampledFrom(h.issued).Draw(r, "joined")
 		a.Request, a.Expires, a.UserID, a.Email = first.Request, first.Expires, first.UserID, first.Email
 	}
+	got, err := h.h.store.Issue(h.ctx, h.now, a, limits, real)
+	want, wantErr := h.model.Issue(h.ctx, h.now, a, limits, model)
+	same(r, err, wantErr)
+	if got != want {
+		r.Fatalf("Issue: got %+v, want %+v", got, want)
+	}
+	if err == nil {
+		a = got
+	}
 	h.issued = append(h.issued, a)
-	same(r, h.h.store.Issue(h.ctx, h.now, a, max, real), h.model.Issue(h.ctx, h.now, a, max, model))
 }
 
 // drawLease returns one that may be lost by now.
@@ -245,7 +258,11 @@ func (h *history) password(r *rapid.T, user string) (hash string) {
 
 func (h *history) revoke(r *rapid.T) {
 	user := h.user(r)
-	same(r, h.h.store.Revoke(h.ctx, user), h.model.Revoke(h.ctx, user))
+	var quiet time.Time
+	if rapid.Bool().Draw(r, "quiet") {
+		quiet = h.lifetime(r)
+	}
+	same(r, h.h.store.Revoke(h.ctx, user, quiet), h.model.Revoke(h.ctx, user, quiet))
 }
 
 func (h *history) lease(r *rapid.T) {

@@ -72,7 +72,7 @@ func raceIssues(t *testing.T, db *bun.DB) {
 		wg.Go(func() {
 			a := activation(i, fmt.Sprint("user ", i%raceUsers))
 			var limit *reset.LimitError
-			switch err := store.Issue(t.Context(), start, a, raceMax, mailFor(a)); {
+			switch _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: raceMax}, mailFor(a)); {
 			case err == nil:
 				issued.Add(1)
 			case !errors.As(err, &limit):
@@ -133,7 +133,7 @@ func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
 		name := fmt.Sprint("user ", user)
 		createUser(t, db, name)
 		for i := range siblings {
-			if err := store.Issue(t.Context(), start, activation(user*siblings+i, name), 9, nil); err != nil {
+			if _, err := store.Issue(t.Context(), start, activation(user*siblings+i, name), reset.Limits{MaxRequests: 9}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -100,8 +100,8 @@ func newStore(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
 func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error { return s.sql.Enqueue(ctx, m) }
 
 // Issue implements [reset.Store].
-func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	return s.sql.Issue(ctx, now, a, max, m)
+func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+	return s.sql.Issue(ctx, now, a, limits, m)
 }
 
 // Find implements [reset.Store].
@@ -117,7 +117,9 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 
 // Revoke implements [reset.Store]. It joins the transaction in ctx, of [WithTx]
 // or of SetPassword. No other method does.
-func (s *Store) Revoke(ctx context.Context, userID string) error { return s.sql.Revoke(ctx, userID) }
+func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {
+	return s.sql.Revoke(ctx, userID, quiet)
+}
 
 // Lease implements [reset.Store].
 func (s *Store) Lease(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {

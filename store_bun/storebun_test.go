@@ -100,7 +100,7 @@ func newHost(t *testing.T, params string, conns int) *host {
 	}}
 	h.exec("CREATE TABLE users (id TEXT PRIMARY KEY, hash TEXT)")
 	h.exec("INSERT INTO users VALUES ('a', 'old')")
-	if err := h.store.Issue(t.Context(), start, h.activation, 1, nil); err != nil {
+	if _, err := h.store.Issue(t.Context(), start, h.activation, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -167,7 +167,7 @@ func TestOneTransaction(t *testing.T) {
 		},
 		"Revoke as well": func(h *host, ctx context.Context) error {
 			_, err := storebun.IDB(ctx, h.db).ExecContext(ctx, update)
-			return errors.Join(err, h.store.Revoke(ctx, "a"))
+			return errors.Join(err, h.store.Revoke(ctx, "a", time.Time{}))
 		},
 	}
 	failure := errors.New("failure")
@@ -278,7 +278,7 @@ func TestWithTx(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.store.Revoke(storebun.WithTx(t.Context(), tx), "a"); err != nil {
+		if err := h.store.Revoke(storebun.WithTx(t.Context(), tx), "a", time.Time{}); err != nil {
 			t.Errorf("Revoke: %v", err)
 		}
 		if commit {
@@ -446,7 +446,7 @@ func TestWritersWaitForTheirTurn(t *testing.T) {
 			a := reset.Activation{
 				Hash: sha256.Sum256([]byte{byte(i)}), Request: id(i), UserID: fmt.Sprint("user ", i%10), Expires: start.Add(time.Hour),
 			}
-			if err := s.Issue(t.Context(), start, a, 3, nil); err != nil && !errors.Is(err, reset.ErrTooManyRequests) {
+			if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 3}, nil); err != nil && !errors.Is(err, reset.ErrTooManyRequests) {
 				t.Errorf("Issue: %v", err)
 			}
 		})

@@ -195,7 +195,7 @@ func TestOpenAtOnce(t *testing.T) {
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s := openPath(t, path, storesqlite.Options{})
-	if err := s.Issue(t.Context(), start, activation(1, "a"), 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, activation(1, "a"), reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -225,15 +225,16 @@ func TestClose(t *testing.T) {
 	}
 	wg.Wait()
 	ctx, a := t.Context(), activation(1, "a")
+	_, issueErr := s.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, nil)
 	_, findErr := s.Find(ctx, start, a.Hash)
 	_, leaseErr := s.Lease(ctx, start, start, 1)
 	_, purgeErr := s.Purge(ctx, start, 1)
 	for name, err := range map[string]error{
 		"Enqueue": s.Enqueue(ctx, publicRequest(1)),
-		"Issue":   s.Issue(ctx, start, a, 1, nil),
+		"Issue":   issueErr,
 		"Find":    findErr,
 		"Redeem":  s.Redeem(ctx, start, a, publicRequest(1), func(context.Context) error { return nil }),
-		"Revoke":  s.Revoke(ctx, "a"),
+		"Revoke":  s.Revoke(ctx, "a", time.Time{}),
 		"Lease":   leaseErr,
 		"Settle":  s.Settle(ctx, []reset.Settlement{{Mail: id(1)}}),
 		"Purge":   purgeErr,
@@ -248,7 +249,7 @@ func TestClose(t *testing.T) {
 func TestCloseWaits(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	a := activation(1, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	closed := make(chan error)
@@ -416,7 +417,7 @@ func TestReadOnly(t *testing.T) {
 func testUnwritable(t *testing.T, spoil, repair, want string) {
 	s := openStore(t, storesqlite.Options{})
 	a := activation(0, "a")
-	if err := s.Issue(t.Context(), start, a, 9, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Pragma(spoil); err != nil {
@@ -427,7 +428,7 @@ func testUnwritable(t *testing.T, spoil, repair, want string) {
 	for i := range 200 {
 		wg.Go(func() {
 			a := activation(1+i, fmt.Sprint("user ", i))
-			switch err := s.Issue(t.Context(), start, a, 9, mailFor(a)); {
+			switch _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 9}, mailFor(a)); {
 			case err == nil:
 				stored.Add(1)
 			case strings.Contains(err.Error(), want):
@@ -463,7 +464,7 @@ func TestLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s, other := openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{})
 	a := activation(3, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	tx, err := other.DB().BeginTx(t.Context(), nil)
@@ -476,7 +477,10 @@ func TestLocked(t *testing.T) {
 	go func() { waiting <- s.Enqueue(t.Context(), publicRequest(1)) }()
 	for name, f := range map[string]func(context.Context) error{
 		"Enqueue": func(ctx context.Context) error { return s.Enqueue(ctx, publicRequest(2)) },
-		"Issue":   func(ctx context.Context) error { return s.Issue(ctx, start, activation(4, "b"), 1, nil) },
+		"Issue": func(ctx context.Context) error {
+			_, err := s.Issue(ctx, start, activation(4, "b"), reset.Limits{MaxRequests: 1}, nil)
+			return err
+		},
 		"Redeem": func(ctx context.Context) error {
 			return other.Redeem(ctx, start, a, notification(5, "a"), func(context.Context) error {
 				t.Error("Redeem called apply")
@@ -535,7 +539,7 @@ func TestLockedForLong(t *testing.T) {
 func TestDeadlineElsewhere(t *testing.T) {
 	s := openStore(t, storesqlite.Options{UsersElsewhere: true})
 	a := activation(1, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
@@ -554,7 +558,7 @@ func TestHostWithOneConnection(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	s.DB().SetMaxOpenConns(1)
 	a := activation(1, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
@@ -626,7 +630,7 @@ func TestTwoStoresOnOneFile(t *testing.T) {
 	for i := range users * each {
 		wg.Go(func() {
 			a := activation(i, fmt.Sprint("user ", i%users))
-			err := stores[i%2].Issue(t.Context(), start, a, max, mailFor(a))
+			_, err := stores[i%2].Issue(t.Context(), start, a, reset.Limits{MaxRequests: max}, mailFor(a))
 			if err != nil && !errors.Is(err, reset.ErrTooManyRequests) {
 				t.Errorf("Issue: %v", err)
 			}
@@ -648,7 +652,7 @@ func TestCancels(t *testing.T) {
 			for i := next.Add(1); i <= n; i = next.Add(1) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%100)*20*time.Microsecond)
 				a := activation(int(i), fmt.Sprint("user ", i))
-				if s.Issue(ctx, start, a, 1, mailFor(a)) == nil {
+				if _, err := s.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, mailFor(a)); err == nil {
 					stored.Add(1)
 				}
 				cancel()
@@ -678,7 +682,7 @@ func TestHostTables(t *testing.T) {
 		return hash
 	}
 	a := activation(1, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	failure := errors.New("failure")
@@ -703,7 +707,7 @@ func TestForgottenTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := activation(1, "a")
-	if err := s.Issue(t.Context(), start, a, 1, nil); err != nil {
+	if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	began, wrote := time.Now(), make(chan error, 1)

@@ -11,9 +11,9 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	if max < 1 {
-		return fmt.Errorf("at most %d requests", max)
+func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits, m *reset.Mail) error {
+	if limits.MaxRequests < 1 {
+		return fmt.Errorf("at most %d requests", limits.MaxRequests)
 	}
 	if err := cmp.Or(checkUserID(a.UserID), checkText(a.Email)); err != nil {
 		return err
@@ -21,47 +21,102 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a reset.Activa
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {
 		return err
 	}
-	leased := m != nil && m.Lease != reset.ID{}
+	leased, public := m != nil && m.Lease != reset.ID{}, false
 	if leased {
-		if err := s.hold(ctx, c, *m, a.UserID); err != nil {
+		var err error
+		if public, err = s.hold(ctx, c, *m, a.UserID); err != nil {
 			return err
 		}
 	}
-	if err := s.checkCap(ctx, c, now, a, max); err != nil {
+	if public {
+		if err := s.checkBudget(ctx, c, now, a.UserID, limits); err != nil {
+			return err
+		}
+	}
+	if err := s.checkCap(ctx, c, now, a, limits); err != nil {
 		return err
 	}
 	err := exec(ctx, c,
 		`INSERT INTO reset_activations (realm, hash, request, user_id, email, expires) VALUES (?, ?, ?, ?, ?, ?)`,
 		s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli())
-	switch {
-	case err != nil || m == nil:
+	if err != nil || m == nil {
 		return err
-	case leased:
-		return exec(ctx, c, `UPDATE reset_mails SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
-			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
-	default:
+	}
+	if !leased {
 		return s.insertMail(ctx, c, *m)
 	}
+	err = exec(ctx, c, `UPDATE reset_mails SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
+		text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
+	if err != nil || !public {
+		return err
+	}
+	return exec(ctx, c, `INSERT INTO reset_sent (realm, mail, user_id, sent, expires) VALUES (?, ?, ?, ?, ?)`,
+		s.realm, m.ID[:], text(a.UserID), now.UnixMilli(), now.Add(day).UnixMilli())
 }
 
-// hold locks m, or returns ErrGone if it is not under its lease any more or is
-// another user's. The count of an UPDATE would not do: MySQL leaves out rows
-// whose values stay the same.
-func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) error {
-	held, err := exists(ctx, c,
-		`SELECT id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`+s.dialect.forUpdate,
+// hold locks m and reports whether it is a public request. It returns ErrGone if
+// m is not under its lease any more or is another user's. The count of an UPDATE
+// would not do: MySQL leaves out rows whose values stay the same.
+func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) (public bool, err error) {
+	held := false
+	err = each(ctx, c, func(r *sql.Rows) error {
+		var user []byte
+		err := r.Scan(&user)
+		held, public = true, user == nil
+		return err
+	}, `SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`+s.dialect.forUpdate,
 		s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), text(userID))
 	if err == nil && !held {
-		return reset.ErrGone
+		return false, reset.ErrGone
 	}
-	return err
+	return public, err
 }
 
-// checkCap returns a *LimitError if a would be one request too many. Claimed
-// activations count, since they may be given back.
-func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a reset.Activation, max int) error {
+const day = 24 * time.Hour
+
+// checkBudget returns a *LimitError if the user may get no mail for a public
+// request now.
+func (s *Store) checkBudget(ctx context.Context, c Conn, now time.Time, userID string, limits reset.Limits) error {
+	var sent []int64 // the latest first
+	var free int64   // when the next one is allowed
+	err := each(ctx, c, func(r *sql.Rows) error {
+		var at, quiet int64
+		err := r.Scan(&at, &quiet)
+		if quiet > 0 {
+			free = quiet
+		} else {
+			sent = append(sent, at)
+		}
+		return err
+	}, `SELECT sent, 0 FROM reset_sent WHERE realm = ? AND user_id = ? AND sent > ?
+		UNION ALL SELECT 0, quiet_until FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ? ORDER BY 1 DESC`,
+		s.realm, text(userID), now.Add(-day).UnixMilli(), s.realm, text(userID), now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if n := limits.MaxPerHour; n > 0 && len(sent) >= n {
+		free = max(free, sent[n-1]+time.Hour.Milliseconds())
+	}
+	if n := limits.MaxPerDay; n > 0 && len(sent) >= n {
+		free = max(free, sent[n-1]+day.Milliseconds())
+	}
+	return limitUntil(free, now)
+}
+
+// limitUntil returns a *LimitError, or nil if free, in milliseconds, has passed.
+func limitUntil(free int64, now time.Time) error {
+	if wait := free - now.UnixMilli(); wait > 0 {
+		return &reset.LimitError{RetryAfter: time.Duration(wait) * time.Millisecond}
+	}
+	return nil
+}
+
+// checkCap returns a *LimitError if a would be one request too many, unless it
+// can join another. Claimed activations count, since they may be given back.
+func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits) error {
 	var ends []int64 // of the requests that count, in order
 	joins := false
+	var last *reset.Activation // of the live request that expires last
 	err := each(ctx, c, func(r *sql.Rows) error {
 		var request []byte
 		var expires int64
@@ -71,16 +126,22 @@ func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a reset.Act
 		}
 		ends = append(ends, expires)
 		joins = joins || live && bytes.Equal(request, a.Request[:])
+		if live {
+			last = &reset.Activation{Request: reset.ID(request), Expires: fromMillis(expires)}
+		}
 		return nil
 	}, `SELECT request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
-		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2`,
+		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2, 1`,
 		s.realm, text(a.UserID), now.UnixMilli(), s.realm, text(a.UserID), now.UnixMilli())
-	if err != nil || joins || len(ends) < max {
+	if err != nil || joins || len(ends) < limits.MaxRequests {
 		return err
 	}
+	if limits.Join && last != nil {
+		a.Request, a.Expires = last.Request, last.Expires
+		return nil
+	}
 	// One more fits when as many have expired as there are too many.
-	wait := ends[len(ends)-max] - now.UnixMilli()
-	return &reset.LimitError{RetryAfter: time.Duration(wait) * time.Millisecond}
+	return limitUntil(ends[len(ends)-limits.MaxRequests], now)
 }
 
 func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activation, error) {
@@ -104,14 +165,31 @@ func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (
 	return a, err
 }
 
-func (s *Store) revoke(ctx context.Context, c Conn, userID string) error {
+func (s *Store) revoke(ctx context.Context, c Conn, userID string, quiet time.Time) error {
 	if userID == "" {
 		return nil // public requests are not bound to a user
 	}
 	if err := s.lock(ctx, c, userID, time.UnixMilli(0)); err != nil {
 		return err
 	}
+	if err := s.keepQuiet(ctx, c, userID, quiet); err != nil {
+		return err
+	}
 	return s.removeAll(ctx, c, userID)
+}
+
+// keepQuiet ends the mail for a user's public requests until a time.
+func (s *Store) keepQuiet(ctx context.Context, c Conn, userID string, until time.Time) error {
+	if until.IsZero() {
+		return nil
+	}
+	if err := lockByRow(ctx, s, c, userID, until); err != nil { // on SQLite, too: the row holds the time
+		return err
+	}
+	ms := until.UnixMilli()
+	return exec(ctx, c, `UPDATE reset_locks SET quiet_until = CASE WHEN quiet_until < ? THEN ? ELSE quiet_until END,
+		expires = CASE WHEN expires < ? THEN ? ELSE expires END WHERE realm = ? AND user_id = ?`,
+		ms, ms, ms, ms, s.realm, text(userID))
 }
 
 // removeAll removes a user's activations and reset mails.

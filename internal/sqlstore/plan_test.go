@@ -93,7 +93,7 @@ func TestPlans(t *testing.T) {
 			if err != nil || len(mails) != 1 {
 				t.Fatalf("Lease = %v, %v", mails, err)
 			}
-			if err := s.Issue(ctx, now, a, 3, &mails[0]); err != nil {
+			if _, err := s.Issue(ctx, now, a, reset.Limits{MaxRequests: 3, MaxPerHour: 3, MaxPerDay: 12}, &mails[0]); err != nil {
 				return err
 			}
 			return s.Settle(ctx, []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease, Retry: now.Add(time.Minute)}})
@@ -101,9 +101,12 @@ func TestPlans(t *testing.T) {
 		func() error { _, err := s.Find(ctx, now, a.Hash); return err },
 		func() error { return s.claim(ctx, p, now, a, claim) },
 		func() error { return s.settleClaim(ctx, p, a, claim, notChanged, notification) },
-		func() error { return s.Issue(ctx, now, activation("b"), 3, nil) },
+		func() error {
+			_, err := s.Issue(ctx, now, activation("b"), reset.Limits{MaxRequests: 3}, nil)
+			return err
+		},
 		func() error { return s.use(ctx, p, now, activation("b"), notification) },
-		func() error { return s.Revoke(ctx, "u") },
+		func() error { return s.Revoke(ctx, "u", expires) },
 		func() error { _, err := s.Purge(ctx, expires, 100); return err },
 	} {
 		if err := step(); err != nil {

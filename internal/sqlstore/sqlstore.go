@@ -70,10 +70,17 @@ func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error {
 }
 
 // Issue implements reset.Store.
-func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, max int, m *reset.Mail) error {
-	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
-		return s.issue(ctx, c, now, a, max, m)
+func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+	var issued reset.Activation
+	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
+		issued = a
+		return s.issue(ctx, c, now, &issued, limits, m)
 	})
+	if err != nil {
+		return reset.Activation{}, err
+	}
+	issued.Expires = fromMillis(issued.Expires.UnixMilli())
+	return issued, nil
 }
 
 // Find implements reset.Store.
@@ -90,8 +97,8 @@ func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.
 
 // Revoke implements reset.Store. It joins the transaction of ctx if there is
 // one.
-func (s *Store) Revoke(ctx context.Context, userID string) error {
-	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID) }
+func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {
+	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID, quiet) }
 	if tx, ok := TxFrom(ctx); ok {
 		return revoke(ctx, tx)
 	}
