@@ -201,7 +201,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case !errors.As(err, &tooLarge):
 		err = &badRequestError{"body", err}
 	}
-	w.Header().Set("Connection", "close") // nobody waits for the rest
+	if r.ProtoMajor < 2 { // over HTTP/2 it would end the other streams
+		w.Header().Set("Connection", "close") // nobody waits for the rest
+	}
 	return nil, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"slices"
 	"strconv"
 	"strings"
@@ -408,5 +409,80 @@ func TestReasons(t *testing.T) {
 		if got := b.call(tt.path, tt.body).Result().Header.Get("Reset-Reason"); got != tt.reason {
 			t.Errorf("%s %s: got Reset-Reason %q, want %q", tt.path, tt.body, got, tt.reason)
 		}
+	}
+}
+
+// Over HTTP/2 thirty requests at a time on one connection are answered as they
+// are one by one; a body that is refused halfway ends none of the others.
+func TestHTTP2(t *testing.T) {
+	f := newFixture(t, newHost(ann), func(c *reset.Config) { c.PerClient = reset.Unlimited })
+	mux := http.NewServeMux()
+	mux.Handle("/account/", f.Pages())
+	mux.Handle("/v1/auth/", f.Handler())
+	server := httptest.NewUnstartedServer(mux)
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	var conns sync.Map
+	client := server.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { conns.Store(info.Conn.LocalAddr().String(), true) },
+	})
+	do := func(r *http.Request) (*http.Response, error) {
+		target := *r.URL
+		target.Scheme, target.Host = "https", server.Listener.Addr().String()
+		r2, err := http.NewRequestWithContext(ctx, r.Method, target.String(), r.Body)
+		if err != nil {
+			return nil, err
+		}
+		r2.Header = r.Header
+		r2.ContentLength = r.ContentLength
+		return client.Do(r2)
+	}
+	if _, err := do(httptest.NewRequest("GET", "/account/forgot", nil)); err != nil { // opens the connection
+		t.Fatal(err)
+	}
+	requests := []struct {
+		make   func() *http.Request
+		status int
+	}{
+		{func() *http.Request { return httptest.NewRequest("GET", "/account/forgot", nil) }, 200},
+		{func() *http.Request { return formRequest("/forgot", "email", "ann@example.com") }, 303},
+		{func() *http.Request { return jsonRequest("/forgot", `{"email":"nobody@example.com"}`) }, 200},
+		{func() *http.Request { return postJSON(resetPath, `{"email":"nobody@example.com"}`) }, 200},
+		{func() *http.Request { return postJSON(newPath, newPassword("x", goodPassword)) }, 400},
+		{func() *http.Request { return formRequest("/forgot", "email", strings.Repeat("x", 100_000)) }, 413},
+	}
+	for range 5 {
+		errs := parallel(30, func(i int) error {
+			want := requests[i%len(requests)]
+			response, err := do(want.make())
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			if _, err := io.Copy(io.Discard, response.Body); err != nil {
+				return err
+			}
+			if response.StatusCode != want.status || response.ProtoMajor != 2 {
+				return fmt.Errorf("request %d: got %s %s, want %d", i, response.Proto, response.Status, want.status)
+			}
+			return nil
+		})
+		for _, err := range errs {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if f.store.Calls("Enqueue") != 5*10 {
+		t.Errorf("%d requests were queued, want 50", f.store.Calls("Enqueue"))
+	}
+	n := 0
+	conns.Range(func(any, any) bool { n++; return true })
+	if n != 1 {
+		t.Errorf("it took %d connections, want 1", n)
 	}
 }

@@ -113,14 +113,27 @@ func (h *host) mailer() reset.Mailer {
 // their protection against cross-site requests, since it has its own.
 func (h *host) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/auth/", h.service.Handler()) // for back ends with the API key
-	mux.Handle("/account/", h.service.Pages())   // for browsers
+	mux.Handle("/v1/auth/", h.service.Handler())                                                           // for back ends with the API key
+	mux.Handle("/account/", h.service.Pages())                                                             // for browsers
+	mux.Handle("GET /.well-known/change-password", http.RedirectHandler("/password", http.StatusSeeOther)) // for password managers
 	mux.HandleFunc("GET /healthz", h.health)
 	if h.mailbox != nil {
 		mux.Handle("/inbox", h.mailbox)
 	}
 	mux.Handle("/", h.web())
+	if strings.HasPrefix(h.base, "https:") {
+		return strict(mux)
+	}
 	return mux
+}
+
+// strict makes browsers use https for this host only, for a year (RFC 6797).
+// Everything that the host answers carries it, the library's pages too.
+func strict(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		next.ServeHTTP(w, r)
+	})
 }
 
 // health answers 200 when the host is ready, which takes a database.

@@ -5,6 +5,8 @@ import (
 	"embed"
 	"html/template"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"time"
 )
 
@@ -68,7 +70,25 @@ func (h *host) web() http.Handler {
 	if err := protection.AddTrustedOrigin(h.base); err != nil {
 		panic(err) // the flags are checked
 	}
-	return secured(protection.Handler(http.MaxBytesHandler(mux, maxForm)))
+	handler := protection.Handler(http.MaxBytesHandler(mux, maxForm))
+	if h.mailbox != nil {
+		handler = hereOnly(handler)
+	}
+	return secured(handler)
+}
+
+// hereOnly answers a browser on this machine only under a name of this machine.
+// A page of another site could otherwise read the demo's mail through a name of
+// its own that leads here (DNS rebinding).
+func hereOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err == nil && peer.Addr().Unmap().IsLoopback() && !isLoopback((&url.URL{Host: r.Host}).Hostname()) {
+			http.Error(w, "This demo shows mail to whoever sees it: open it at localhost or 127.0.0.1, or start it with -smtp.", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // secured sets headers for everything that the host itself shows.

@@ -6,9 +6,12 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,7 +132,10 @@ const mailboxPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src da
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // ServeHTTP shows the mail, newest first. It can be mounted under any path,
-// since its links are queries only.
+// since its links are queries only. A request from this machine is answered
+// only if its Host is a name of this machine: a page that a browser here has
+// open could otherwise read the mail through a name of its own that leads to
+// this machine (DNS rebinding).
 func (b *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -137,6 +143,10 @@ func (b *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Robots-Tag", "noindex")
+	if isRebound(r) {
+		http.Error(w, "Open the mailbox at localhost or 127.0.0.1.", http.StatusForbidden)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		http.Error(w, "Use GET.", http.StatusMethodNotAllowed)
@@ -153,6 +163,21 @@ func (b *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 	}
 	_, _ = page.WriteTo(w)
+}
+
+// isRebound reports whether a request from this machine is for a host that is
+// not this machine by name.
+func isRebound(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	name := r.Host
+	if host, _, err := net.SplitHostPort(r.Host); err == nil {
+		name = host
+	}
+	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return !strings.EqualFold(name, "localhost") && (err != nil || !ip.IsLoopback())
 }
 
 // A mailboxView is the data of the page.

@@ -315,3 +315,32 @@ func TestMailboxPageHeaders(t *testing.T) {
 		}
 	}
 }
+
+// A page under a name of its own that leads to this machine reads no mail.
+func TestMailboxPageRebound(t *testing.T) {
+	for _, tt := range []struct {
+		peer, host string
+		status     int
+	}{
+		{"127.0.0.1:4711", "127.0.0.1:8080", 200},
+		{"127.0.0.1:4711", "localhost:8080", 200},
+		{"127.0.0.1:4711", "LOCALHOST", 200},
+		{"[::1]:4711", "[::1]:8080", 200},
+		{"127.0.0.1:4711", "evil.example:8080", 403},
+		{"127.0.0.1:4711", "127.0.0.1.evil.example", 403},
+		{"127.0.0.1:4711", "localhost.evil.example", 403},
+		{"[::1]:4711", "192.0.2.1", 403},
+		{"[::ffff:127.0.0.1]:4711", "evil.example", 403},
+		{"127.0.0.1:4711", "", 403},
+		{"192.0.2.7:4711", "demo.example.com", 200},
+		{"@", "demo.example.com", 200},
+	} {
+		r := httptest.NewRequest("GET", "/inbox", nil)
+		r.RemoteAddr, r.Host = tt.peer, tt.host
+		w := httptest.NewRecorder()
+		new(resettest.Mailbox).ServeHTTP(w, r)
+		if w.Code != tt.status {
+			t.Errorf("%s from %s: got %d, want %d", tt.host, tt.peer, w.Code, tt.status)
+		}
+	}
+}
