@@ -2,6 +2,7 @@ package reset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -67,4 +68,36 @@ func (l eventLog) panicked(ctx context.Context, p any) *hostPanic {
 	h := panicOf(p)
 	l.log(ctx, panicked, "type", h.kind, "stack", string(h.stack))
 	return h
+}
+
+const limiterTimeout = 200 * time.Millisecond
+
+// allow counts an event for key with a limiter, which has a name. One that
+// answers neither yes nor no in time has failed.
+func (l eventLog) allow(ctx context.Context, limiter Limiter, name, key string) error {
+	if limiter == Unlimited {
+		return nil // without a goroutine to wait for
+	}
+	now := time.Now()
+	timed, cancel := context.WithTimeout(ctx, limiterTimeout)
+	defer cancel()
+	err := l.noPanic(timed, func() error {
+		_, err := inTime(timed, 0, func() (struct{}, error) { return struct{}{}, limiter.Allow(timed, key, now) })
+		return err
+	})
+	var limit *LimitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &limit):
+		l.count(ctx, limiterFailed, "limiter", name, "error", err)
+		return wrap("limit per "+name, err)
+	case limit.Full:
+		l.count(ctx, limiterFull, "limiter", name)
+	case name == "client":
+		l.count(ctx, clientLimited, "client", key, "limiter", name)
+	default: // the key may be an address that belongs to nobody
+		l.count(ctx, clientLimited, append(callerAttrs(ctx), "limiter", name)...)
+	}
+	return wrap("limit per "+name, limit)
 }

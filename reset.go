@@ -78,7 +78,6 @@ import (
 
 const (
 	notificationTTL = 24 * time.Hour
-	limiterTimeout  = 200 * time.Millisecond
 	hashSlotTimeout = 5 * time.Second
 	maxPublicDelay  = 2 * time.Second // how long a public request waits at random before it is due
 )
@@ -173,7 +172,7 @@ func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptio
 	if o.MaxRequests < 1 || o.MaxRequests > s.cfg.MaxRequestsCeiling {
 		return "", &badRequestError{"maxRequests", fmt.Errorf("%d is not between 1 and %d", o.MaxRequests, s.cfg.MaxRequestsCeiling)}
 	}
-	if err := s.allow(ctx, s.cfg.PerAddress, "address", address); err != nil {
+	if err := s.events.allow(ctx, s.cfg.PerAddress, "address", address); err != nil {
 		return "", err
 	}
 	user, err := s.accounts.find(ctx, address)
@@ -237,7 +236,7 @@ func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOpti
 	if client == "" {
 		return fmt.Errorf("%w: no client", ErrBadRequest)
 	}
-	if err := s.allow(ctx, s.cfg.PerClient, "client", client); err != nil {
+	if err := s.events.allow(ctx, s.cfg.PerClient, "client", client); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -406,40 +405,6 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	s.refusals.end(a.Hash, "revoked")
 	s.events.log(ctx, revokedByUser, "user", a.UserID)
 	return nil
-}
-
-// allow counts an event with a limiter. One that answers neither yes nor no in
-// time has failed.
-func (s *Service) allow(ctx context.Context, l Limiter, name, key string) error {
-	if l == Unlimited {
-		return nil // without a goroutine to wait for
-	}
-	err := s.allowInTime(ctx, l, key)
-	var limit *LimitError
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &limit):
-		s.events.count(ctx, limiterFailed, "limiter", name, "error", err)
-		return wrap("limit per "+name, err)
-	case limit.Full:
-		s.events.count(ctx, limiterFull, "limiter", name)
-	case name == "client":
-		s.events.count(ctx, clientLimited, "client", key, "limiter", name)
-	default: // the key may be an address that belongs to nobody
-		s.events.count(ctx, clientLimited, append(callerAttrs(ctx), "limiter", name)...)
-	}
-	return wrap("limit per "+name, limit)
-}
-
-func (s *Service) allowInTime(ctx context.Context, l Limiter, key string) error {
-	now := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, limiterTimeout)
-	defer cancel()
-	return s.events.noPanic(ctx, func() error {
-		_, err := inTime(ctx, 0, func() (struct{}, error) { return struct{}{}, l.Allow(ctx, key, now) })
-		return err
-	})
 }
 
 // noteStart informs the operator, once, of what was configured.
