@@ -145,6 +145,10 @@ func create(path string) error {
 // itself.
 const busyTimeout = 5000
 
+// maxJournal is what the journal keeps of its size, in bytes, after a long read
+// has made it grow.
+const maxJournal = 64 << 20
+
 // dsn configures every connection, since pools open new ones at any time.
 func dsn(path string, busyTimeout int, pragmas ...string) string {
 	path = filepath.ToSlash(path)
@@ -152,7 +156,12 @@ func dsn(path string, busyTimeout int, pragmas ...string) string {
 		path = "/" + path // C:/...
 	}
 	query := url.Values{
-		"_pragma": append([]string{fmt.Sprintf("busy_timeout(%d)", busyTimeout), "journal_mode(WAL)", "synchronous(FULL)"}, pragmas...),
+		"_pragma": append([]string{
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout),
+			"journal_mode(WAL)",
+			"synchronous(FULL)",
+			fmt.Sprintf("journal_size_limit(%d)", maxJournal),
+		}, pragmas...),
 		// Otherwise a transaction that reads and then writes would fail at
 		// once if somebody else had written in between.
 		"_txlock": {"immediate"},
