@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/gofiber/fiber/v3"
@@ -42,10 +43,18 @@ func New(ctx context.Context, db *sqlx.DB, dialect schema.Dialect, c host.Config
 	// Package reset cannot reach the connection to bound the time of a body.
 	app := fiber.New(fiber.Config{ReadTimeout: 10 * time.Second})
 	app.Use(logger.New(logger.Config{Stream: c.AccessLog, Format: "${method} ${path} ${status}\n"})) // not ${url}
-	app.Use("/account", adaptor.HTTPHandler(svc.Pages()))
-	app.Use("/v1/auth", adaptor.HTTPHandler(svc.Handler()))
-	app.Use(adaptor.HTTPHandler(host.Handler(u)))
+	app.Use("/account", adaptor.HTTPHandler(ownContext(svc.Pages())))
+	app.Use("/v1/auth", adaptor.HTTPHandler(ownContext(svc.Handler())))
+	app.Use(adaptor.HTTPHandler(ownContext(host.Handler(u))))
 	return &host.Host{Handler: adaptor.FiberApp(app), Service: svc, Users: u, Store: store}, app, nil
+}
+
+// ownContext gives requests a context that outlives them: what is derived from a
+// context may look at it late, when fasthttp has reused its own.
+func ownContext(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.Background()))
+	})
 }
 
 type users struct {

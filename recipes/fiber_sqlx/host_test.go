@@ -29,8 +29,12 @@ func TestHost(t *testing.T) {
 			served := make(chan error, 1)
 			go func() { served <- app.Listener(l, fiber.ListenConfig{DisableStartupMessage: true}) }()
 			t.Cleanup(func() {
-				l.Close() // Shutdown of fasthttp 1.73 races with the contexts of its requests
-				<-served
+				if err := app.Shutdown(); err != nil {
+					t.Error(err)
+				}
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
 			})
 			return new(http.Client)
 		},

@@ -1,5 +1,5 @@
-// Package gingorm is a host of package reset on gin and GORM, with any database
-// of the two.
+// Package gingorm is a host of package reset on gin and GORM, with PostgreSQL,
+// MariaDB or MySQL.
 package gingorm
 
 import (
@@ -19,7 +19,7 @@ import (
 )
 
 // New makes the host. The dialect is that of bun for db's database:
-// pgdialect.New(), mysqldialect.New() or sqlitedialect.New().
+// pgdialect.New() or mysqldialect.New().
 func New(ctx context.Context, db gorm.Dialector, dialect schema.Dialect, c host.Config) (*host.Host, error) {
 	// By default GORM logs values, such as an address that nobody has.
 	l := logger.New(log.New(c.AccessLog, "", log.LstdFlags), logger.Config{
