@@ -132,7 +132,7 @@ func ExampleService_Forgot() {
 }
 
 // The help desk hands a user an activation by other means than mail. Its result
-// tells who has an account: it is for code that may know.
+// reveals who has an account: it is for trusted code.
 func ExampleService_RequestReset() {
 	svc, ctx := exampleService(), context.Background()
 	o := reset.RequestOptions{PreventEmailSending: true, MaxRequests: 1}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What the tests of package reset_test need of the inside.
+// Internals for package reset_test.
 
 var (
 	Members        = members

@@ -344,7 +344,7 @@ func (f *fixture) wantEvent(name string, n int) {
 }
 
 // wantEvents checks how often each event has occurred, and that there was no
-// other but for the requests themselves.
+// other except those that count requests.
 func (f *fixture) wantEvents(want map[string]int) {
 	f.t.Helper()
 	got := f.occurred()

@@ -312,7 +312,7 @@ func TestHandlerTimeout(t *testing.T) {
 	}
 }
 
-// An error that nobody waits for is logged at the level DEBUG.
+// An error is logged at the level DEBUG once the client is gone.
 func TestClientGone(t *testing.T) {
 	f := newTrusted(t, newHost(ann), nil)
 	f.store.Before = func(ctx context.Context, _ string) error { return ctx.Err() }
@@ -351,7 +351,7 @@ func TestPanicKeepsHeaders(t *testing.T) {
 }
 
 // A 400 says why in a header, beside the body that never changes, and in a
-// record for whoever develops against it.
+// record for the client's developer.
 func TestReasons(t *testing.T) {
 	b := newBrowser(t, newHost(ann), func(c *reset.Config) {
 		c.CheckPassword = func(_ context.Context, _ reset.User, password string) error {

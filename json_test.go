@@ -65,7 +65,8 @@ func TestMembers(t *testing.T) {
 	}
 }
 
-// What no member of ours can be costs next to nothing, however large it is.
+// A value that no known member can have costs next to nothing, however large it
+// is.
 func TestMembersAllocations(t *testing.T) {
 	for name, value := range map[string]string{
 		"deep":    strings.Repeat("[", 16_000),

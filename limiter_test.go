@@ -53,8 +53,8 @@ func TestMemoryLimiterRefills(t *testing.T) {
 	}
 }
 
-// What a site may not do any more pushes nobody else out.
-func TestMemoryLimiterSitePushesNobodyOut(t *testing.T) {
+// Calls that a site's limit refuses evict no other key.
+func TestMemoryLimiterSiteEvictsNone(t *testing.T) {
 	l := reset.NewMemoryLimiter(20, time.Minute)
 	for range 19 {
 		if e := wait(t, l, "192.0.2.1", noon); e != nil {
@@ -225,7 +225,7 @@ func BenchmarkMemoryLimiter(b *testing.B) {
 	}
 }
 
-// A /48 that is full again while others are not, and is asked by a new /64.
+// A new /64 in a /48 that is full again while other buckets are not.
 func TestMemoryLimiterSiteFullAgain(t *testing.T) {
 	l := reset.NewMemoryLimiter(1, time.Minute)
 	for i := range 10 {

@@ -323,7 +323,7 @@ func TestPagesLinkRedirect(t *testing.T) {
 	})
 }
 
-// Whatever is no activation leads to the same place and takes an earlier one
+// A query without an activation leads to the same place and takes an earlier one
 // out of the cookie.
 func TestPagesBadLink(t *testing.T) {
 	b := newBrowser(t, newHost(ann), nil)
@@ -972,8 +972,8 @@ func raw(t *testing.T, c net.Conn, contentType, body string) string {
 	return string(got)
 }
 
-// The public gets the same bytes, as fast, whoever has the address and whatever
-// happens to the mail.
+// The public gets the same bytes, as fast, whether or not the address has an
+// account and whatever happens to the mail.
 func TestPagesTellNothing(t *testing.T) {
 	down := errors.New("connection refused")
 	requests := []struct{ contentType, body, status string }{

@@ -11,7 +11,7 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// attrsOf returns the attributes of the records of an event, but for the
+// attrsOf returns the attributes of the records of an event, except the
 // time and what every record has.
 func (f *fixture) attrsOf(event string) (list []map[string]any) {
 	f.LogCounts()
@@ -67,7 +67,7 @@ func TestWrongKeys(t *testing.T) {
 	})
 }
 
-// Whoever sends wrong activations, a right one from the same client works.
+// After wrong activations a right one from the same client still works.
 func TestWrongActivations(t *testing.T) {
 	const wrong = "AAAAAAAAAAAAAAAAAAAAAAAA"
 	for _, tt := range []struct {

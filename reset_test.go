@@ -462,7 +462,7 @@ func TestForgotDue(t *testing.T) {
 	})
 }
 
-// What was configured is logged once, when the service is first used.
+// The configuration is logged once, when the service is first used.
 func TestStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, newHost(), func(c *reset.Config) { c.PerAddress = reset.NewMemoryLimiter(7, time.Hour) })

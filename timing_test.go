@@ -26,10 +26,10 @@ import (
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
-// The timing tests ask whether a client that measures time can tell addresses
-// with an account from those without: the area under the ROC curve, which the
-// Mann-Whitney statistic estimates, is 0.5 where nobody can and 1 where anybody
-// can. A run counts only if its controls hold: it finds no difference where
+// The timing tests find out whether a client that measures time can distinguish
+// addresses with an account from those without: the area under the ROC curve, which the
+// Mann-Whitney statistic estimates, is 0.5 if no client can and 1 if every
+// client can. A run counts only if its controls hold: it finds no difference where
 // there is none, and finds a difference that was put there.
 //
 // A run consists of batches, and classes are compared within a batch. A batch
@@ -55,7 +55,7 @@ const (
 	classes
 )
 
-// questions counts what the timing tests asked. A question that is undecided
+// questions counts the questions of the timing tests. One that stays undecided
 // has failed.
 var questions struct{ decided, undecided int }
 
@@ -218,7 +218,7 @@ func read(question string, samples []sample, before int) batch {
 	return b
 }
 
-// A verdict is how well two classes can be told apart: one with an account from
+// A verdict is how well two classes can be distinguished: one with an account from
 // one without, two that are alike, and two of which one is late.
 type verdict struct{ found, negative, positive float64 }
 
