@@ -27,10 +27,10 @@ import (
 )
 
 // The timing tests find out whether a client that measures time can distinguish
-// addresses with an account from those without: the area under the ROC curve, which the
-// Mann-Whitney statistic estimates, is 0.5 if no client can and 1 if every
-// client can. A run counts only if its controls hold: it finds no difference where
-// there is none, and finds a difference that was put there.
+// addresses with an account from those without: the area under the ROC curve,
+// which the Mann-Whitney statistic estimates, is 0.5 if no client can and 1 if
+// every client can. A run counts only if its controls hold: it finds no
+// difference where there is none, and finds a difference that was put there.
 //
 // A run consists of batches, and classes are compared within a batch. A batch
 // in which the machine was too noisy to see the difference that was put there
