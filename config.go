@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -103,6 +104,11 @@ type Config struct {
 	// greater burst than that. Workers of all processes together should fit what
 	// the mail system takes at a time.
 	Workers int
+	// MaxQueued is how many mails may be queued, at least 1,000. Beyond it public
+	// requests are refused, alike for everybody, until there is room; trusted
+	// ones are not. The count is some seconds old, and needs a [StatsStore].
+	// Defaults to 1,000,000, which is some 200 MB of a database.
+	MaxQueued int
 	// Logger receives the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password, or an address that may
 	// belong to nobody. An event whose rate strangers decide has the attribute
@@ -115,7 +121,7 @@ type Config struct {
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
 	//	       over_budget, revoked_by_user, key_refused, activation_refused,
 	//	       foreign_post, client_limited, limiter_full, proxy_unknown,
-	//	       user_ambiguous, user_mismatch, queue_late, workers_few,
+	//	       user_ambiguous, user_mismatch, queue_late, queue_full, workers_few,
 	//	       mailer_throttled, mailer_failing, base_url_mismatch,
 	//	       body_consumed, busy
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
@@ -143,6 +149,8 @@ const (
 	defaultMinPassword = 8
 	defaultWorkers     = defaultPerClient // a burst of one client keeps no mail waiting
 	maxWorkers         = 1000
+	minQueued          = 1000
+	defaultQueued      = 1_000_000
 	defaultPerClient   = 20 // a minute
 	minKeyLength       = 32 // characters
 )
@@ -191,6 +199,7 @@ func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 	inRange(&m, "MaxMailsPerDay", &c.MaxMailsPerDay, 1, defaultPerDay, maxMails)
 	inRange(&m, "MinPassword", &c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes)
 	inRange(&m, "Workers", &c.Workers, 1, defaultWorkers, maxWorkers)
+	inRange(&m, "MaxQueued", &c.MaxQueued, minQueued, defaultQueued, math.MaxInt32)
 	if c.PerClient == nil {
 		c.PerClient = NewMemoryLimiter(defaultPerClient, time.Minute)
 	}

@@ -45,6 +45,7 @@ var (
 	hashingBusy       = event{"busy", slog.LevelWarn, "a new password had to wait for hashing too long", []string{"count"}}
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", []string{"count"}}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user", "count"}}
+	queueFull         = event{"queue_full", slog.LevelWarn, "public request refused: Config.MaxQueued mails are queued", []string{"count"}}
 	queueLate         = event{"queue_late", slog.LevelWarn, "mail that is due has waited for more than a minute", []string{"oldest", "waiting", "last_run"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
 	mailerThrottled   = event{"mailer_throttled", slog.LevelWarn, "mail system takes fewer messages at a time", []string{"limit", "error"}}
@@ -66,7 +67,7 @@ var allEvents = []event{
 	badRequest,
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
 	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
-	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, workersFew, mailerThrottled, mailerFailing,
+	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
 	baseURLMismatch, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }

@@ -110,3 +110,32 @@ func TestQueueLate(t *testing.T) {
 		f.wantEvent("queue_late", 0)
 	})
 }
+
+// Public requests beyond MaxQueued are refused, whoever has an account, until
+// there is room. Trusted ones are not.
+func TestMaxQueued(t *testing.T) {
+	const limit = 1000
+	inBubble(t, func(c *reset.Config) { unlimited(c); c.MaxQueued = limit }, func(t *testing.T, f *fixture) {
+		forgot := func(email string) error {
+			return f.Forgot(t.Context(), email, "192.0.2.1", reset.ForgotOptions{})
+		}
+		for range limit {
+			f.forgot("nobody@example.com")
+		}
+		pass(2 * time.Second)
+		for _, email := range []string{ann.Email, "nobody@example.com", ann.Email} {
+			var full *reset.LimitError
+			if err := forgot(email); !errors.As(err, &full) || !full.Full || full.RetryAfter != time.Minute {
+				t.Errorf("Forgot(%q) beside a full queue: %v, want a *LimitError that is Full", email, err)
+			}
+		}
+		f.request(bob.Email)
+		f.begin()
+		pass(10 * time.Second)
+		if err := forgot(ann.Email); err != nil {
+			t.Errorf("Forgot when there is room again: %v", err)
+		}
+		f.LogCounts()
+		f.wantRecords("queue_full", map[string]any{"count": 1.}, map[string]any{"count": 2.})
+	})
+}

@@ -240,6 +240,9 @@ func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOpti
 		return err
 	}
 	now := time.Now()
+	if err := s.figures.room(ctx, now, s.cfg.MaxQueued); err != nil {
+		return wrap("queue", err)
+	}
 	id, err := s.mint.id(now)
 	if err != nil {
 		return err

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // A StatsStore is a Store that reports what it holds, as all stores of this
-// module do. Service.Stats, Service.Health and the event queue_late need one.
+// module do. Service.Stats, Service.Health, Config.MaxQueued and the event
+// queue_late need one.
 type StatsStore interface {
 	Store
 
@@ -20,6 +22,10 @@ type StatsStore interface {
 	// Beat records that a process runs Run at now, and whether the mail system
 	// is unavailable to it. Stats returns the latest time of each.
 	Beat(ctx context.Context, now time.Time, mailerFails bool) error
+
+	// Queued returns the number of mails in the queue, expired ones included,
+	// or limit if there are more. It changes nothing.
+	Queued(ctx context.Context, limit int) (int, error)
 }
 
 // Stats are figures of a store.
@@ -51,6 +57,8 @@ const (
 	statsTimeout = 5 * time.Second
 	maxBeatAge   = time.Minute // of a process that runs Run, or whose mail system fails
 	lateAfter    = time.Minute
+	countEvery   = time.Second // mails in the queue, and as often as that takes a tenth of the time
+	fullTimeout  = time.Minute // after how long to try again when the queue is full
 )
 
 // delivers reports whether some process runs Run.
@@ -64,6 +72,10 @@ type figures struct {
 	store  Store
 	events eventLog
 	asked  atomic.Int64 // when warnIfLate did, in Unix milliseconds
+
+	mu      sync.Mutex
+	full    bool      // the latest count
+	countAt time.Time // the next one
 }
 
 func (f *figures) get(ctx context.Context, now time.Time) (Stats, error) {
@@ -113,4 +125,36 @@ func (f *figures) warnIfLate(ctx context.Context, now time.Time) {
 		attrs = append(attrs, "last_run", stats.LastRun.UTC())
 	}
 	f.events.log(ctx, queueLate, attrs...)
+}
+
+// room returns a *LimitError if most mails are queued. One caller counts while
+// the others go by the latest count; a store that cannot be asked is not full.
+func (f *figures) room(ctx context.Context, now time.Time, most int) error {
+	store, ok := f.store.(StatsStore)
+	if !ok {
+		return nil
+	}
+	f.mu.Lock()
+	counts := !now.Before(f.countAt)
+	if counts {
+		f.countAt = now.Add(statsTimeout)
+	}
+	full := f.full
+	f.mu.Unlock()
+	if counts {
+		ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+		defer cancel()
+		n := 0
+		err := f.events.noPanic(ctx, func() (err error) { n, err = store.Queued(ctx, most); return err })
+		full = err == nil && n >= most
+		f.mu.Lock()
+		f.full = full
+		f.countAt = now.Add(max(countEvery, 10*time.Since(now)))
+		f.mu.Unlock()
+	}
+	if full {
+		f.events.count(ctx, queueFull)
+		return &LimitError{RetryAfter: fullTimeout, Full: true}
+	}
+	return nil
 }

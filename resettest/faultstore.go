@@ -232,3 +232,11 @@ func (s *FaultStore) Beat(ctx context.Context, now time.Time, mailerFails bool) 
 	}
 	return errors.ErrUnsupported
 }
+
+// Queued is like Stats.
+func (s *FaultStore) Queued(ctx context.Context, limit int) (int, error) {
+	if below, ok := s.Store.(reset.StatsStore); ok {
+		return below.Queued(ctx, limit)
+	}
+	return 0, errors.ErrUnsupported
+}

@@ -484,6 +484,15 @@ func (s *MemStore) Beat(ctx context.Context, now time.Time, mailerFails bool) er
 	return nil
 }
 
+// Queued implements reset.StatsStore.
+func (s *MemStore) Queued(ctx context.Context, limit int) (int, error) {
+	if err := s.begin(ctx); err != nil {
+		return 0, err
+	}
+	defer s.mu.Unlock()
+	return min(len(s.mails), limit), nil
+}
+
 func latest(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b

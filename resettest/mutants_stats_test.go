@@ -13,6 +13,15 @@ type wrongStats struct {
 	*MemStore
 	stats func(s *MemStore, now time.Time, right reset.Stats) reset.Stats
 	beat  func(s *MemStore, now time.Time, mailerFails bool) // instead of MemStore's
+
+	queued func(s *MemStore, limit int) int // instead of MemStore's
+}
+
+func (s *wrongStats) Queued(ctx context.Context, limit int) (int, error) {
+	if s.queued == nil {
+		return s.MemStore.Queued(ctx, limit)
+	}
+	return s.queued(s.MemStore, limit), nil
 }
 
 func (s *wrongStats) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
@@ -41,6 +50,15 @@ func TestStatsMutants(t *testing.T) {
 	specimen[wrongStats, *storeCheck]{
 		sentences: statsSentences(),
 		mutants: []mutant[wrongStats]{
+			{"all are counted", wrongStats{queued: func(s *MemStore, _ int) int { return len(s.mails) }}, []string{"Queued"}},
+			{"leased mails are not queued", wrongStats{queued: func(s *MemStore, limit int) (n int) {
+				for _, m := range s.mails {
+					if m.Lease == (reset.ID{}) {
+						n++
+					}
+				}
+				return min(n, limit)
+			}}, []string{"Queued"}},
 			stats("leased mails wait, too", func(_ *MemStore, _ time.Time, right reset.Stats) reset.Stats {
 				right.Waiting, right.Leased = right.Waiting+right.Leased, 0
 				return right

@@ -146,6 +146,9 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 	return s.sql.Beat(ctx, now, mailerFails)
 }
 
+// Queued implements [reset.StatsStore].
+func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
+
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or
 // brings those of an older release up to date. Call it whenever a process
 // starts; several may do so at once.

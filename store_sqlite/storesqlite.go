@@ -269,6 +269,9 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 	return s.sql.Beat(ctx, now, mailerFails)
 }
 
+// Queued implements [reset.StatsStore].
+func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
+
 func (s *Store) shutDown() error {
 	s.writer.stop()
 	s.reads.close()

@@ -24,6 +24,15 @@ const (
 	insertRun = `INSERT INTO reset_runs (realm, ran, mailer_failed) VALUES (?, ?, ?)`
 )
 
+// Queued implements reset.StatsStore.
+func (s *Store) Queued(ctx context.Context, limit int) (n int, err error) {
+	err = s.backend.Read(ctx, func(ctx context.Context, c Conn) error {
+		return each(ctx, c, func(r *sql.Rows) error { return r.Scan(&n) },
+			`SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE realm = ? LIMIT ?) AS m`, s.realm, limit)
+	})
+	return n, err
+}
+
 // Stats implements reset.StatsStore.
 func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 	var stats reset.Stats
