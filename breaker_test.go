@@ -104,7 +104,11 @@ func TestBreakerExchangesAtATime(t *testing.T) {
 		if n := refused.Load(); n > 20+3 {
 			t.Errorf("%d refusals, want one for each worker and a few more", n)
 		}
-		f.wantEvents(map[string]int{"mail_sent": mails, "mailer_throttled": 1, "run_elsewhere": 1})
+		reports := len(f.log.named("mailer_throttled")) // one a minute, while probes fail
+		if reports < 1 || reports > 2 {
+			t.Errorf("%d events mailer_throttled, want 1 or 2", reports)
+		}
+		f.wantEvents(map[string]int{"mail_sent": mails, "mailer_throttled": reports, "run_elsewhere": 1})
 		f.wantQueued(0)
 	})
 }
