@@ -234,7 +234,11 @@ func TestMigration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := schema[:1].Create(t.Context(), db); err != nil {
+		pool, err := sqlstore.BunPool(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema[:1].Create(t.Context(), pool); err != nil {
 			t.Fatal(err)
 		}
 		a, expires := activation(1, "a"), start.Add(time.Hour).UnixMilli()
@@ -246,7 +250,7 @@ func TestMigration(t *testing.T) {
 		mustExec(t, db, "INSERT INTO reset_locks VALUES (?, NULL, 0, ?)", []byte("a"), expires)
 		for n := range len(schema[1]) {
 			broken := slices.Concat(schema[:1], [][]string{append(slices.Clone(schema[1][:n]), "SYNTAX ERROR")})
-			if err := broken.Create(t.Context(), db); err == nil {
+			if err := broken.Create(t.Context(), pool); err == nil {
 				t.Errorf("a migration with an error succeeded")
 			}
 		}

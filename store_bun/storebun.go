@@ -38,7 +38,6 @@ package storebun
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -78,19 +77,12 @@ func NewWith(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
 }
 
 func newStore(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
-	d, err := sqlstore.DialectOf(db)
+	pool, err := sqlstore.BunPool(db)
 	if err != nil {
 		return nil, err
 	}
-	schema, err := sqlstore.SchemaOf(db.Dialect().Name())
+	s, err := pool.Open(ctx, o.UsersElsewhere)
 	if err != nil {
-		return nil, err
-	}
-	if err := schema.Check(ctx, db); err != nil {
-		return nil, err
-	}
-	s := sqlstore.New(backend{db, d}, d, o.UsersElsewhere)
-	if err := sqlstore.Probe(ctx, s); err != nil {
 		return nil, err
 	}
 	return &Store{s}, nil
@@ -153,9 +145,9 @@ func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.s
 // brings those of an older release up to date. Call it whenever a process
 // starts; several may do so at once.
 func CreateSchema(ctx context.Context, db *bun.DB) error {
-	schema, err := sqlstore.SchemaOf(db.Dialect().Name())
+	pool, err := sqlstore.BunPool(db)
 	if err == nil {
-		err = schema.Create(ctx, db)
+		err = pool.CreateSchema(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("storebun: create schema: %w", err)
@@ -168,31 +160,26 @@ func CreateSchema(ctx context.Context, db *bun.DB) error {
 // tables; the table reset_schema holds a database's version.
 func DDL(name dialect.Name, from int) (string, error) {
 	schema, err := sqlstore.SchemaOf(name)
+	var text string
+	if err == nil {
+		text, err = schema.DDL(from)
+	}
 	if err != nil {
 		return "", fmt.Errorf("storebun: %w", err)
 	}
-	script, err := schema.Script(from)
-	if err != nil {
-		return "", fmt.Errorf("storebun: %w", err)
-	}
-	var text strings.Builder
-	for _, statement := range script {
-		text.WriteString(statement + ";\n\n")
-	}
-	return text.String(), nil
+	return text, nil
 }
 
 // IDB returns the transaction in ctx, or db if there is none.
 func IDB(ctx context.Context, db bun.IDB) bun.IDB {
-	if tx, ok := sqlstore.TxFrom(ctx); ok {
+	if tx, ok := sqlstore.TxFrom[bun.Tx](ctx); ok {
 		return tx
 	}
 	return db
 }
 
-// Tx returns the transaction in ctx. Its field Tx is the *sql.Tx, for hosts that
-// use database/sql. The host must not commit it or roll it back.
-func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom(ctx) }
+// Tx returns the transaction in ctx. Its field Tx is the *sql.Tx. The host must not commit it or roll it back.
+func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom[bun.Tx](ctx) }
 
 // WithTx returns a context with which [reset.Service].Revoke joins tx, a
 // transaction of the host on the store's database: it takes effect when tx is
@@ -202,21 +189,3 @@ func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom(ctx) 
 // wait for the end of tx. A server may roll tx back to end a deadlock; only the
 // host can run it again.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context { return sqlstore.WithTx(ctx, tx) }
-
-// A backend uses the host's pool.
-type backend struct {
-	db *bun.DB
-	d  *sqlstore.Dialect
-}
-
-func (b backend) Read(ctx context.Context, f sqlstore.Op) error { return b.WriteOne(ctx, f) }
-
-func (b backend) WriteOne(ctx context.Context, f sqlstore.Op) error {
-	return b.d.Retry(ctx, func() error { return f(ctx, b.db) })
-}
-
-func (b backend) Write(ctx context.Context, f sqlstore.Op) error {
-	return sqlstore.InTx(ctx, b.d, b.Begin, f)
-}
-
-func (b backend) Begin(ctx context.Context) (*sqlstore.Tx, error) { return b.d.Begin(ctx, b.d, b.db) }

@@ -352,7 +352,11 @@ func TestMigration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := schema[:1].Create(t.Context(), db); err != nil {
+	pool, err := sqlstore.BunPool(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema[:1].Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
 	h := &host{T: t, db: db}
@@ -367,7 +371,7 @@ func TestMigration(t *testing.T) {
 		t.Errorf("New before the migration: %v", err)
 	}
 	broken := slices.Concat(schema[:1], [][]string{{schema[1][0], "SYNTAX ERROR"}})
-	if err := broken.Create(t.Context(), db); err == nil {
+	if err := broken.Create(t.Context(), pool); err == nil {
 		t.Errorf("a migration with an error succeeded")
 	}
 	var wg sync.WaitGroup

@@ -17,7 +17,7 @@ type preparer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// statements is a sqlstore.Conn that prepares each statement once: for SQLite,
+// statements is a sqlstore.Querier that prepares each statement once: for SQLite,
 // which runs in this process, that is much of the work. SQLite itself prepares a
 // statement again when the schema has changed.
 type statements struct {

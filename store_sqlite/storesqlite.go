@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
@@ -96,10 +95,7 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := s.openPools(path); err != nil {
 		return nil, err
 	}
-	d, err := sqlstore.DialectOf(s.db)
-	if err != nil {
-		return nil, err
-	}
+	d := sqlstore.SQLite
 	// SQLite does not wait while others switch a new file to WAL or close it.
 	var conn bun.Conn
 	err = d.Retry(ctx, func() (err error) {
@@ -198,15 +194,19 @@ func (s *Store) prepare(ctx context.Context) error {
 	if mode != "wal" {
 		return fmt.Errorf("journal mode is %q: the file system does not allow WAL", mode)
 	}
-	schema, err := sqlstore.SchemaOf(dialect.SQLite)
+	pool, err := sqlstore.BunPool(s.db)
+	if err != nil {
+		return err
+	}
+	schema, err := pool.Dialect.Schema()
 	if err != nil {
 		return err
 	}
 	// A process that starts need not wait for others who write.
-	if schema.Check(ctx, s.db) == nil {
+	if schema.Check(ctx, pool) == nil {
 		return nil
 	}
-	return schema.Create(ctx, s.db)
+	return schema.Create(ctx, pool)
 }
 
 // DB returns the database for the host's own tables. Its transactions are
@@ -305,7 +305,7 @@ func (b backend) Read(ctx context.Context, f sqlstore.Op) error {
 	if b.stopped() {
 		return errClosed
 	}
-	return b.dialect.Retry(ctx, func() error { return f(ctx, b.reads) })
+	return b.dialect.Retry(ctx, func() error { return f(ctx, sqlstore.On(b.reads)) })
 }
 
 func (b backend) WriteOne(ctx context.Context, f sqlstore.Op) error { return b.Write(ctx, f) }

@@ -298,8 +298,7 @@ func TestFailuresUndoOnlyThemselves(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	insert := func(n int) sqlstore.Op {
 		return func(ctx context.Context, c sqlstore.Conn) error {
-			_, err := c.ExecContext(ctx, "INSERT INTO t VALUES (?)", n)
-			return err
+			return c.Exec(ctx, "INSERT INTO t VALUES (?)", n)
 		}
 	}
 	then := func(op sqlstore.Op, err error) sqlstore.Op {
@@ -307,7 +306,7 @@ func TestFailuresUndoOnlyThemselves(t *testing.T) {
 	}
 	nothing := func(context.Context, sqlstore.Conn) error { return nil }
 	rollback := func(ctx context.Context, c sqlstore.Conn) error { // as SQLite may do by itself
-		_, err := c.ExecContext(ctx, "ROLLBACK")
+		err := c.Exec(ctx, "ROLLBACK")
 		return errors.Join(err, errors.New("rolled back"))
 	}
 	failure := errors.New("failure")
@@ -325,8 +324,7 @@ func TestFailuresUndoOnlyThemselves(t *testing.T) {
 		{"constraint", insert(1), "constraint"},
 		{"rolled back", rollback, "rolled back"},
 		{"an error in SQL", func(ctx context.Context, c sqlstore.Conn) error {
-			_, err := c.ExecContext(ctx, "INSERT INTO missing VALUES (1)")
-			return err
+			return c.Exec(ctx, "INSERT INTO missing VALUES (1)")
 		}, "no such table"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -358,8 +356,7 @@ func TestVerdictsShareTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	insert := func(ctx context.Context, c sqlstore.Conn) error {
-		_, err := c.ExecContext(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (randomblob(9), 0, 0)")
-		return err
+		return c.Exec(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (randomblob(9), 0, 0)")
 	}
 	refuse := func(context.Context, sqlstore.Conn) error { return &reset.LimitError{} }
 	errs, err := s.Together([]sqlstore.Op{insert, refuse, insert, refuse})
@@ -381,16 +378,14 @@ func TestBatchLeavesOutWhoHasLeft(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})
 	insert := func(n int) sqlstore.Op {
 		return func(ctx context.Context, c sqlstore.Conn) error {
-			_, err := c.ExecContext(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (?, 0, 0)", []byte{byte(n)})
-			return err
+			return c.Exec(ctx, "INSERT INTO reset_locks (user_id, claim_until, expires) VALUES (?, 0, 0)", []byte{byte(n)})
 		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	want := []error{context.Canceled, nil, errors.New("no such table"), context.Canceled, nil}
 	broken := func(ctx context.Context, c sqlstore.Conn) error {
-		_, err := c.ExecContext(ctx, "INSERT INTO missing VALUES (1)")
-		return err
+		return c.Exec(ctx, "INSERT INTO missing VALUES (1)")
 	}
 	errs, err := s.Together([]sqlstore.Op{insert(0), insert(1), broken, insert(3), insert(4)}, ended, t.Context(), t.Context(), ended)
 	if err != nil {

@@ -116,7 +116,7 @@ func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
 	giveBack := func() { close(t.over) }
 	var tx *sqlstore.Tx
 	err := w.lock(func() error { return context.Cause(ctx) }, func() (err error) {
-		tx, err = sqlstore.BeginOn(ctx, w.dialect, w.conn, giveBack)
+		tx, err = sqlstore.BeginOn(ctx, w.dialect, sqlstore.BunSession(w.conn), giveBack)
 		return err
 	})
 	if err != nil {
@@ -309,9 +309,9 @@ func (w *writer) transact(batch []*write) (left []*write, failed bool, err error
 	return left, failed, err
 }
 
-func runAll(ctx context.Context, c sqlstore.Conn, batch []*write) error {
+func runAll(ctx context.Context, c sqlstore.Querier, batch []*write) error {
 	for _, j := range batch {
-		if j.err = j.op(ctx, c); j.err != nil && !sqlstore.IsVerdict(j.err) {
+		if j.err = j.op(ctx, sqlstore.On(c)); j.err != nil && !sqlstore.IsVerdict(j.err) {
 			return j.err
 		}
 	}

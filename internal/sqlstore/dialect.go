@@ -3,18 +3,15 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"time"
-
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 
 	"github.com/gopassreset/reset"
 )
 
 // A Dialect is everything that differs between databases.
 type Dialect struct {
-	name string
+	name     string
+	numbered bool // database/sql takes "$1" for an argument, not "?"
 
 	// TxOptions are for BeginTx. At READ COMMITTED a transaction that has
 	// waited for a lock row sees what its predecessor did, and MySQL locks no
@@ -22,9 +19,9 @@ type Dialect struct {
 	// so that the server's default does not matter.
 	TxOptions *sql.TxOptions
 
-	// Begin starts a transaction on a pool in which nobody else writes what
-	// this one reads.
-	Begin func(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error)
+	// begin starts a transaction in which nobody else writes what this one
+	// reads.
+	begin func(ctx context.Context, p Pool) (*Tx, error)
 	// commit commits no later than ctx allows.
 	commit func(ctx context.Context, t *Tx) error
 	// busy reports whether an error, not one that it wraps, means a lost race.
@@ -63,25 +60,10 @@ type Dialect struct {
 	// finish runs apply in the transaction of Redeem and ends the transaction.
 	finish func(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error
 
-	create      func(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error
+	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 	beat        string // inserts a row of reset_runs, or writes the later times
 	selectBytes string // selects its only argument, which is bytes
 	probe       Op     // fails where a setting would break a promise
-}
-
-// DialectOf returns the dialect of a database.
-func DialectOf(db *bun.DB) (*Dialect, error) { return dialectNamed(db.Dialect().Name()) }
-
-func dialectNamed(name dialect.Name) (*Dialect, error) {
-	switch name {
-	case dialect.SQLite:
-		return sqlite, nil
-	case dialect.PG:
-		return postgres, nil
-	case dialect.MySQL:
-		return mysql, nil
-	}
-	return nil, fmt.Errorf("%v is neither SQLite nor PostgreSQL nor MySQL", name)
 }
 
 // Busy reports whether err means that a transaction has lost a race and was

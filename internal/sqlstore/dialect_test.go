@@ -29,21 +29,21 @@ func TestBusy(t *testing.T) {
 		err     error
 		want    bool
 	}{
-		{postgres, pgxError{"40001"}, true}, // serialization failure
-		{postgres, pgxError{"40P01"}, true}, // deadlock
-		{postgres, pgError{"40001"}, true},
-		{postgres, pgxError{"23505"}, false},
-		{postgres, errors.New("40001"), false},
-		{mysql, &mysqlError{1213}, true}, // deadlock
-		{mysql, &mysqlError{1205}, true}, // lock wait timeout
-		{mysql, &mysqlError{1020}, true}, // record has changed
-		{mysql, &mysqlError{1062}, false},
-		{mysql, errors.New("1213"), false},
-		{sqlite, errors.New("database is locked (5) (SQLITE_BUSY)"), true},
-		{sqlite, errors.New("database is locked (517)"), true},
-		{sqlite, errors.New("interrupted (9)"), true}, // a moment too late, for another's context
-		{sqlite, errors.New("disk is full"), false},
-		{sqlite, nil, false},
+		{PostgreSQL, pgxError{"40001"}, true}, // serialization failure
+		{PostgreSQL, pgxError{"40P01"}, true}, // deadlock
+		{PostgreSQL, pgError{"40001"}, true},
+		{PostgreSQL, pgxError{"23505"}, false},
+		{PostgreSQL, errors.New("40001"), false},
+		{MySQL, &mysqlError{1213}, true}, // deadlock
+		{MySQL, &mysqlError{1205}, true}, // lock wait timeout
+		{MySQL, &mysqlError{1020}, true}, // record has changed
+		{MySQL, &mysqlError{1062}, false},
+		{MySQL, errors.New("1213"), false},
+		{SQLite, errors.New("database is locked (5) (SQLITE_BUSY)"), true},
+		{SQLite, errors.New("database is locked (517)"), true},
+		{SQLite, errors.New("interrupted (9)"), true}, // a moment too late, for another's context
+		{SQLite, errors.New("disk is full"), false},
+		{SQLite, nil, false},
 	} {
 		wrapped := tt.err
 		if tt.err != nil {
@@ -93,13 +93,13 @@ func TestRetryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy, calls := pgxError{"40001"}, 0
 		began := time.Now()
-		err := postgres.Retry(t.Context(), func() error { calls++; return busy })
+		err := PostgreSQL.Retry(t.Context(), func() error { calls++; return busy })
 		if took := time.Since(began); err != busy || calls < 100 || took < 5*time.Second || took > 6*time.Second {
 			t.Errorf("Retry returned %v after %d calls and %v", err, calls, took)
 		}
 		calls = 0
 		failure := errors.New("failure")
-		if err := postgres.Retry(t.Context(), func() error { calls++; return failure }); err != failure || calls != 1 {
+		if err := PostgreSQL.Retry(t.Context(), func() error { calls++; return failure }); err != failure || calls != 1 {
 			t.Errorf("Retry returned %v after %d calls", err, calls)
 		}
 	})

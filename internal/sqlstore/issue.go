@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -59,7 +58,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 // would not do: MySQL leaves out rows whose values stay the same.
 func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) (public bool, err error) {
 	held := false
-	err = each(ctx, c, func(r *sql.Rows) error {
+	err = each(ctx, c, func(r Row) error {
 		var user []byte
 		err := r.Scan(&user)
 		held, public = true, user == nil
@@ -79,7 +78,7 @@ const day = 24 * time.Hour
 func (s *Store) checkBudget(ctx context.Context, c Conn, now time.Time, userID string, limits reset.Limits) error {
 	var sent []int64 // the latest first
 	var free int64   // when the next one is allowed
-	err := each(ctx, c, func(r *sql.Rows) error {
+	err := each(ctx, c, func(r Row) error {
 		var at, quiet int64
 		err := r.Scan(&at, &quiet)
 		if quiet > 0 {
@@ -117,16 +116,16 @@ func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 	var ends []int64 // of the requests that count, in order
 	joins := false
 	var last *reset.Activation // of the live request that expires last
-	err := each(ctx, c, func(r *sql.Rows) error {
+	err := each(ctx, c, func(r Row) error {
 		var request []byte
 		var expires int64
-		var live bool
+		var live int // 1 if it is
 		if err := r.Scan(&request, &expires, &live); err != nil {
 			return err
 		}
 		ends = append(ends, expires)
-		joins = joins || live && bytes.Equal(request, a.Request[:])
-		if live {
+		joins = joins || live == 1 && bytes.Equal(request, a.Request[:])
+		if live == 1 {
 			last = &reset.Activation{Request: reset.ID(request), Expires: fromMillis(expires)}
 		}
 		return nil
@@ -147,7 +146,7 @@ func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activation, error) {
 	a := reset.Activation{Hash: h}
 	found := false
-	err := each(ctx, c, func(r *sql.Rows) error {
+	err := each(ctx, c, func(r Row) error {
 		var request, userID, email []byte
 		var expires int64
 		if err := r.Scan(&request, &userID, &email, &expires); err != nil {

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"maps"
 	"slices"
 	"time"
@@ -32,7 +31,7 @@ func (s *Store) dueIDs(ctx context.Context, c Conn, now time.Time, n int) (ids [
 	if !s.dialect.leaseByKey {
 		n = 1
 	}
-	err = each(ctx, c, func(r *sql.Rows) error {
+	err = each(ctx, c, func(r Row) error {
 		var id []byte
 		err := r.Scan(&id)
 		ids = append(ids, id)
@@ -51,7 +50,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, 
 	var mails []reset.Mail
 	var ids []any
 	lease := newID(now)
-	err := each(ctx, c, func(r *sql.Rows) error {
+	err := each(ctx, c, func(r Row) error {
 		m, err := scanMail(r)
 		if err != nil {
 			return err
@@ -69,7 +68,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, 
 		ids, until.UnixMilli(), lease[:])
 }
 
-func scanMail(r *sql.Rows) (m reset.Mail, err error) {
+func scanMail(r Row) (m reset.Mail, err error) {
 	var id, kind, userID, email, name, locale []byte
 	var due, expires int64
 	if err := r.Scan(&id, &kind, &userID, &email, &name, &locale, &m.Class, &due, &expires, &m.Attempts); err != nil {
@@ -145,7 +144,7 @@ func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement
 // userOf returns the user a mail is bound to, or nil. That changes only under
 // the mail's lease.
 func (s *Store) userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
-	err = each(ctx, c, func(r *sql.Rows) error { return r.Scan(&user) },
+	err = each(ctx, c, func(r Row) error { return r.Scan(&user) },
 		`SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	return user, err
 }

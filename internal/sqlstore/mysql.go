@@ -14,12 +14,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/uptrace/bun"
-
 	"github.com/gopassreset/reset"
 )
 
-// mysql is the dialect of MySQL and MariaDB.
+// MySQL is the dialect of MySQL and MariaDB.
 //
 // InnoDB locks what a statement reads: entries of the index that it goes
 // through, then the rows of the table. Removing a row takes the row and its
@@ -35,10 +33,10 @@ import (
 //
 // SKIP LOCKED is not enough: MariaDB queues for a lock even under SKIP LOCKED,
 // and can be chosen as a deadlock victim while it waits.
-var mysql = &Dialect{
+var MySQL = &Dialect{
 	name:       "mysql",
 	TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-	Begin:      begin,
+	begin:      begin,
 	commit:     commitInTime,
 	busy:       mysqlBusy,
 	lock:       lockByRow,
@@ -162,14 +160,14 @@ func lockName(database string) string {
 	return fmt.Sprintf("reset_schema.%x", sum[:16])
 }
 
-func createMySQL(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
+func createMySQL(ctx context.Context, d *Dialect, conn *Session, s Schema) error {
 	var database sql.NullString
-	if err := conn.QueryRowContext(ctx, `SELECT DATABASE()`).Scan(&database); err != nil {
+	if err := each(ctx, conn, func(r Row) error { return r.Scan(&database) }, `SELECT DATABASE()`); err != nil {
 		return err
 	}
 	var got sql.NullInt64
 	name := []byte(lockName(database.String))
-	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 60)`, name).Scan(&got); err != nil {
+	if err := each(ctx, conn, func(r Row) error { return r.Scan(&got) }, `SELECT GET_LOCK(?, 60)`, name); err != nil {
 		return err
 	}
 	if got.Int64 != 1 {
@@ -190,7 +188,7 @@ func createMySQL(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error
 
 func probeMySQL(ctx context.Context, c Conn) error {
 	variables := make(map[string]string)
-	err := each(ctx, c, func(r *sql.Rows) error {
+	err := each(ctx, c, func(r Row) error {
 		var name, value string
 		err := r.Scan(&name, &value)
 		variables[strings.ToLower(name)] = value
@@ -204,7 +202,7 @@ func probeMySQL(ctx context.Context, c Conn) error {
 	if err := checkVariables(variables); err != nil {
 		return err
 	}
-	return each(ctx, c, func(r *sql.Rows) error {
+	return each(ctx, c, func(r Row) error {
 		var table, engine string
 		if err := r.Scan(&table, &engine); err != nil {
 			return err

@@ -23,7 +23,7 @@ type planned struct {
 }
 
 func (p planned) plan(ctx context.Context, query string, args []any) error {
-	return each(ctx, p.DB, func(r *sql.Rows) error {
+	return each(ctx, On(p.DB), func(r Row) error {
 		var id, parent, unused int
 		var step string
 		err := r.Scan(&id, &parent, &unused, &step)
@@ -46,9 +46,9 @@ func (p planned) QueryContext(ctx context.Context, query string, args ...any) (*
 	return p.DB.QueryContext(ctx, query, args...)
 }
 
-func (p planned) Read(ctx context.Context, f Op) error     { return f(ctx, p) }
-func (p planned) WriteOne(ctx context.Context, f Op) error { return f(ctx, p) }
-func (p planned) Write(ctx context.Context, f Op) error    { return f(ctx, p) }
+func (p planned) Read(ctx context.Context, f Op) error     { return f(ctx, On(p)) }
+func (p planned) WriteOne(ctx context.Context, f Op) error { return f(ctx, On(p)) }
+func (p planned) Write(ctx context.Context, f Op) error    { return f(ctx, On(p)) }
 func (p planned) Begin(context.Context) (*Tx, error)       { panic("not planned") }
 
 // On SQLite no statement reads a whole table or index, and those that look for
@@ -71,13 +71,13 @@ func TestPlans(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, statement := range script {
-		if err := exec(ctx, db, statement); err != nil {
+		if err := exec(ctx, On(db), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
 
 	p := planned{DB: db, plans: make(map[string][]string)}
-	s := New(p, sqlite, false)
+	s := New(p, SQLite, false)
 	now := time.Now()
 	expires := now.Add(time.Hour)
 	activation := func(secret string) reset.Activation {
@@ -99,13 +99,13 @@ func TestPlans(t *testing.T) {
 			return s.Settle(ctx, []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease, Retry: now.Add(time.Minute)}})
 		},
 		func() error { _, err := s.Find(ctx, now, a.Hash); return err },
-		func() error { return s.claim(ctx, p, now, a, claim) },
-		func() error { return s.settleClaim(ctx, p, a, claim, notChanged, notification) },
+		func() error { return s.claim(ctx, On(p), now, a, claim) },
+		func() error { return s.settleClaim(ctx, On(p), a, claim, notChanged, notification) },
 		func() error {
 			_, err := s.Issue(ctx, now, activation("b"), reset.Limits{MaxRequests: 3}, nil)
 			return err
 		},
-		func() error { return s.use(ctx, p, now, activation("b"), notification) },
+		func() error { return s.use(ctx, On(p), now, activation("b"), notification) },
 		func() error { return s.Revoke(ctx, "u", expires) },
 		func() error { _, err := s.Purge(ctx, expires, 100); return err },
 	} {

@@ -3,14 +3,14 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-
-	"github.com/uptrace/bun"
 )
 
-var postgres = &Dialect{
+// PostgreSQL is its dialect.
+var PostgreSQL = &Dialect{
 	name:         "postgres",
+	numbered:     true,
 	TxOptions:    &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-	Begin:        begin,
+	begin:        begin,
 	commit:       commitInTime,
 	busy:         postgresBusy,
 	lock:         lockByRow,
@@ -46,8 +46,9 @@ func postgresBusy(err error) bool {
 // advisoryLock is "reset" in ASCII.
 const advisoryLock = 0x7265736574
 
-func createPostgres(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
-	return conn.RunInTx(ctx, d.TxOptions, func(ctx context.Context, tx bun.Tx) error {
+func createPostgres(ctx context.Context, d *Dialect, conn *Session, s Schema) error {
+	begin := func(ctx context.Context) (*Tx, error) { return conn.BeginTx(ctx, d.TxOptions) }
+	return InTx(ctx, d, begin, func(ctx context.Context, tx Conn) error {
 		if err := exec(ctx, tx, `SELECT pg_advisory_xact_lock(?)`, advisoryLock); err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"fmt"
 )
 
@@ -26,7 +25,7 @@ func Probe(ctx context.Context, s *Store) error {
 func probeBytes(ctx context.Context, c Conn, d *Dialect) error {
 	want := []byte("'\\\x00\x1a\xff?\"x")
 	var got []byte
-	err := each(ctx, c, func(r *sql.Rows) error { return r.Scan(&got) }, d.selectBytes, want)
+	err := each(ctx, c, func(r Row) error { return r.Scan(&got) }, d.selectBytes, want)
 	if err == nil && !bytes.Equal(got, want) {
 		err = fmt.Errorf("got %x for %x", got, want)
 	}

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,7 +23,7 @@ type row struct{ realm, key, user []byte }
 func (r row) id() string { return fmt.Sprintf("%q %q", r.realm, r.key) }
 
 func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock string) (rows []row, err error) {
-	err = each(ctx, c, func(r *sql.Rows) error {
+	err = each(ctx, c, func(r Row) error {
 		var found row
 		err := r.Scan(&found.realm, &found.key, &found.user)
 		rows = append(rows, found)

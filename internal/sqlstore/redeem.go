@@ -39,7 +39,8 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 	if err != nil {
 		return err
 	}
-	j.tx = tx.Tx
+	j.native = tx.native
+	j.conn = func(*Dialect) Conn { return tx.Conn }
 	err = s.dialect.finish(ctx, s, tx, notification.ID, apply)
 	if !errors.Is(err, errLostRace) {
 		return err
@@ -74,11 +75,7 @@ const whereLive = ` WHERE realm = ? AND user_id = ? AND hash = ? AND expires > ?
 // row that is changed, and counted, is certainly there, whatever the isolation
 // level and however many nodes of a cluster take writes.
 func writeOneActivation(ctx context.Context, c Conn, query string, args ...any) error {
-	result, err := c.ExecContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	n, err := result.RowsAffected()
+	n, err := c.ExecCount(ctx, query, args...)
 	switch {
 	case err != nil:
 		return err

@@ -2,12 +2,10 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"fmt"
 	"strings"
 
-	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 )
 
@@ -29,6 +27,11 @@ func SchemaOf(name dialect.Name) (Schema, error) {
 	if err != nil {
 		return nil, err
 	}
+	return d.Schema()
+}
+
+// Schema returns the schema of this release.
+func (d *Dialect) Schema() (Schema, error) {
 	var s Schema
 	for version := 1; version <= latestVersion; version++ {
 		b, err := schemaFiles.ReadFile(fmt.Sprintf("schema/%s_%d.sql", d.name, version))
@@ -76,10 +79,23 @@ func (s Schema) Script(from int) ([]string, error) {
 	return script, nil
 }
 
+// DDL returns the same as SQL.
+func (s Schema) DDL(from int) (string, error) {
+	script, err := s.Script(from)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, statement := range script {
+		text.WriteString(statement + ";\n\n")
+	}
+	return text.String(), nil
+}
+
 // Version returns the version of a database, and 0 for one whose table of
 // versions is empty.
 func Version(ctx context.Context, c Conn) (version int, err error) {
-	err = each(ctx, c, func(r *sql.Rows) error { return r.Scan(&version) }, selectVersion)
+	err = each(ctx, c, func(r Row) error { return r.Scan(&version) }, selectVersion)
 	return version, err
 }
 
@@ -99,17 +115,13 @@ func (s Schema) Check(ctx context.Context, c Conn) error {
 
 // Create brings a database to the latest version. Processes that do this at
 // the same time wait for each other.
-func (s Schema) Create(ctx context.Context, db *bun.DB) error {
-	d, err := DialectOf(db)
-	if err != nil {
-		return err
-	}
-	conn, err := db.Conn(ctx)
+func (s Schema) Create(ctx context.Context, p Pool) error {
+	conn, err := p.Session(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return d.create(ctx, d, conn, s)
+	return p.Dialect.create(ctx, p.Dialect, conn, s)
 }
 
 // create runs what is missing. applied reports that an error means that a

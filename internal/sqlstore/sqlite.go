@@ -7,17 +7,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/uptrace/bun"
-
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/deadline"
 )
 
-// On SQLite one transaction writes at a time. It locks the whole database from
+// SQLite is its dialect. One transaction writes at a time. It locks the whole database from
 // its start, so no row needs a lock of its own.
-var sqlite = &Dialect{
+var SQLite = &Dialect{
 	name:      "sqlite",
-	Begin:     beginSQLite,
+	begin:     beginSQLite,
 	commit:    func(_ context.Context, t *Tx) error { return t.commit() }, // which takes no time
 	busy:      sqliteBusy,
 	lock:      func(context.Context, *Store, Conn, string, time.Time) error { return nil },
@@ -46,13 +44,13 @@ func sqliteBusy(err error) bool {
 	return strings.Contains(s, "database is locked") || strings.HasPrefix(s, "interrupted")
 }
 
-func beginSQLite(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error) {
-	conn, err := db.Conn(ctx)
+func beginSQLite(ctx context.Context, p Pool) (*Tx, error) {
+	conn, err := p.Session(ctx)
 	if err != nil {
 		return nil, err
 	}
 	giveBack := func() { _ = conn.Close() }
-	tx, err := BeginOn(ctx, d, conn, giveBack)
+	tx, err := BeginOn(ctx, p.Dialect, conn, giveBack)
 	if err != nil {
 		giveBack()
 	}
@@ -65,7 +63,7 @@ func beginSQLite(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error) {
 //
 // The transaction is not bound to ctx: database/sql would roll it back on
 // another goroutine, perhaps when the connection has already begun the next one.
-func BeginOn(ctx context.Context, d *Dialect, conn bun.Conn, giveBack func()) (*Tx, error) {
+func BeginOn(ctx context.Context, d *Dialect, conn *Session, giveBack func()) (*Tx, error) {
 	ctx = context.WithoutCancel(ctx)
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -75,13 +73,14 @@ func BeginOn(ctx context.Context, d *Dialect, conn bun.Conn, giveBack func()) (*
 	// IMMEDIATE on this connection. After one that reads it would be too late
 	// if somebody else had written in between.
 	if err := exec(ctx, tx, `DELETE FROM reset_locks WHERE user_id IS NULL`); err != nil {
-		_ = tx.Rollback()
+		tx.undo()
 		return nil, err
 	}
-	return &Tx{Tx: tx, over: func(err error) error {
+	tx.over = func(err error) error {
 		defer giveBack()
-		return overSQLite(ctx, d, conn.Conn, err)
-	}}, nil
+		return overSQLite(ctx, d, On(conn.raw), err)
+	}
+	return tx, nil
 }
 
 // overSQLite makes sure that a transaction has ended. After a COMMIT that
@@ -105,7 +104,7 @@ const (
 	sqliteGrace = 500 * time.Millisecond
 )
 
-var errBypassed = errors.New("SetPassword did not use the transaction that locks the database: write through storebun.IDB(ctx, db) or storebun.Tx(ctx)")
+var errBypassed = errors.New("SetPassword did not use the transaction that locks the database: write through storebun.IDB(ctx, db), storebun.Tx(ctx) or storesql.Tx(ctx)")
 
 // finishSQLite does not wait for an apply that waits for the transaction
 // instead of using it. Drivers keep waiting when the context ends, so apply has
@@ -137,7 +136,7 @@ func overdue(ctx context.Context) error {
 }
 
 // createSQLite takes the lock before it reads.
-func createSQLite(ctx context.Context, d *Dialect, conn bun.Conn, s Schema) error {
+func createSQLite(ctx context.Context, d *Dialect, conn *Session, s Schema) error {
 	return d.Retry(ctx, func() error {
 		if err := exec(ctx, conn, `BEGIN IMMEDIATE`); err != nil {
 			return err

@@ -4,7 +4,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
@@ -12,13 +11,6 @@ import (
 )
 
 var _ reset.StatsStore = (*Store)(nil)
-
-// A Conn runs statements that have "?" for each argument: a *bun.DB, bun.Conn or
-// bun.Tx, or, on SQLite, their counterparts in database/sql.
-type Conn interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
 
 // An Op is the body of a transaction. It may run several times, each time after
 // it was rolled back.
@@ -99,8 +91,8 @@ func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.
 // one.
 func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {
 	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID, quiet) }
-	if tx, ok := TxFrom(ctx); ok {
-		return revoke(ctx, tx)
+	if c, ok := s.joined(ctx); ok {
+		return revoke(ctx, c)
 	}
 	return s.backend.Write(ctx, revoke)
 }

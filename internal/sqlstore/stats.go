@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -27,7 +26,7 @@ const (
 // Queued implements reset.StatsStore.
 func (s *Store) Queued(ctx context.Context, limit int) (n int, err error) {
 	err = s.backend.Read(ctx, func(ctx context.Context, c Conn) error {
-		return each(ctx, c, func(r *sql.Rows) error { return r.Scan(&n) },
+		return each(ctx, c, func(r Row) error { return r.Scan(&n) },
 			`SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE realm = ? LIMIT ?) AS m`, s.realm, limit)
 	})
 	return n, err
@@ -41,13 +40,13 @@ func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 	for _, q := range []struct {
 		query string
 		args  []any
-		row   func(*sql.Rows) error
+		row   func(Row) error
 	}{
-		{countUnexpired, []any{ms, maxCounted, s.realm}, func(r *sql.Rows) error { return r.Scan(&stats.Waiting, &stats.Leased) }},
-		{countExpired, []any{ms, maxCounted, s.realm}, func(r *sql.Rows) error { return r.Scan(&stats.Expired) }},
-		{countLive, []any{ms, maxCounted, s.realm}, func(r *sql.Rows) error { return r.Scan(&stats.LiveRequests) }},
-		{selectRun, []any{s.realm}, func(r *sql.Rows) error { return r.Scan(&ran, &failed) }},
-		{`SELECT id, due` + s.dialect.dueMails, []any{s.realm, ms, ms, maxOldest}, func(r *sql.Rows) error {
+		{countUnexpired, []any{ms, maxCounted, s.realm}, func(r Row) error { return r.Scan(&stats.Waiting, &stats.Leased) }},
+		{countExpired, []any{ms, maxCounted, s.realm}, func(r Row) error { return r.Scan(&stats.Expired) }},
+		{countLive, []any{ms, maxCounted, s.realm}, func(r Row) error { return r.Scan(&stats.LiveRequests) }},
+		{selectRun, []any{s.realm}, func(r Row) error { return r.Scan(&ran, &failed) }},
+		{`SELECT id, due` + s.dialect.dueMails, []any{s.realm, ms, ms, maxOldest}, func(r Row) error {
 			var id []byte
 			var due int64
 			if err := r.Scan(&id, &due); err != nil {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,7 +17,10 @@ import (
 
 // A Tx is a transaction on a connection that must be given back.
 type Tx struct {
-	bun.Tx
+	Conn
+	native     any // as the host knows it: a bun.Tx, *sql.Tx or pgx.Tx
+	doCommit   func() error
+	doRollback func() error
 	// over is called once Commit or Rollback has been tried, with the error of
 	// Commit or errUndo. What it returns is the outcome.
 	over func(err error) error
@@ -26,14 +30,16 @@ type Tx struct {
 
 var errUndo = errors.New("undo")
 
-// begin starts a transaction that ends as bun's does.
-func begin(ctx context.Context, d *Dialect, db *bun.DB) (*Tx, error) {
-	tx, err := db.BeginTx(ctx, d.TxOptions)
-	return &Tx{Tx: tx, over: func(err error) error { return err }}, err
+// NewTx returns a transaction with the statements of c. native is what a host
+// joins.
+func NewTx(c Conn, native any, commit, rollback func() error) *Tx {
+	return &Tx{Conn: c, native: native, doCommit: commit, doRollback: rollback, over: func(err error) error { return err }}
 }
 
+func begin(ctx context.Context, p Pool) (*Tx, error) { return p.BeginTx(ctx, p.Dialect.TxOptions) }
+
 func (t *Tx) commit() error {
-	if err := t.over(t.Tx.Commit()); err != nil {
+	if err := t.over(t.doCommit()); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
@@ -53,7 +59,7 @@ func commitInTime(ctx context.Context, t *Tx) error {
 // undo ignores errors: a transaction that can't be rolled back is gone, or its
 // connection is.
 func (t *Tx) undo() {
-	_ = t.Tx.Rollback()
+	_ = t.doRollback()
 	_ = t.over(errUndo)
 }
 
@@ -117,23 +123,56 @@ type txKey struct{}
 
 // A joinable is the transaction in a context.
 type joinable struct {
-	tx     bun.Tx
+	native any
+	conn   func(*Dialect) Conn
 	joined atomic.Bool // somebody has taken it
 }
 
 // WithTx returns a context that carries tx.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context {
-	return context.WithValue(ctx, txKey{}, &joinable{tx: tx})
+	return WithConn(ctx, tx, func(*Dialect) Conn { return On(tx) })
 }
 
-// TxFrom returns the transaction of a context.
-func TxFrom(ctx context.Context) (bun.Tx, bool) {
+// WithSQLTx returns a context that carries tx.
+func WithSQLTx(ctx context.Context, tx *sql.Tx) context.Context {
+	return WithConn(ctx, tx, func(d *Dialect) Conn { return d.plain(tx) })
+}
+
+// WithConn returns a context that carries a transaction. conn returns what a
+// Store uses it through.
+func WithConn(ctx context.Context, native any, conn func(*Dialect) Conn) context.Context {
+	return context.WithValue(ctx, txKey{}, &joinable{native: native, conn: conn})
+}
+
+// TxFrom returns the transaction of a context if it is a T.
+func TxFrom[T any](ctx context.Context) (tx T, ok bool) {
 	j, _ := ctx.Value(txKey{}).(*joinable)
 	if j == nil {
-		return bun.Tx{}, false
+		return tx, false
+	}
+	if tx, ok = j.native.(T); ok {
+		j.joined.Store(true)
+	}
+	return tx, ok
+}
+
+// SQLTxFrom returns the transaction of a context if it is one of database/sql
+// or bun.
+func SQLTxFrom(ctx context.Context) (*sql.Tx, bool) {
+	if tx, ok := TxFrom[bun.Tx](ctx); ok {
+		return tx.Tx, true
+	}
+	return TxFrom[*sql.Tx](ctx)
+}
+
+// joined returns the transaction of a context.
+func (s *Store) joined(ctx context.Context) (Conn, bool) {
+	j, _ := ctx.Value(txKey{}).(*joinable)
+	if j == nil {
+		return nil, false
 	}
 	j.joined.Store(true)
-	return j.tx, true
+	return j.conn(s.dialect), true
 }
 
 // joinedBy reports whether somebody has taken the transaction of ctx.

@@ -1,9 +1,7 @@
 package sqlstore
 
 import (
-	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -60,33 +58,6 @@ func newID(now time.Time) (id reset.ID) {
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-func exec(ctx context.Context, c Conn, query string, args ...any) error {
-	_, err := c.ExecContext(ctx, query, args...)
-	return err
-}
-
-// each calls f for every row. f may scan but makes no statement.
-func each(ctx context.Context, c Conn, f func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := c.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// exists reports whether a query has a row.
-func exists(ctx context.Context, c Conn, query string, args ...any) (found bool, err error) {
-	err = each(ctx, c, func(*sql.Rows) error { found = true; return nil }, query, args...)
-	return found, err
-}
-
-// list returns a parenthesized list of n placeholders.
 // padded repeats the last key until there are a power of two, so that there are
 // few different statements to prepare.
 func padded(keys []any) []any {
@@ -97,4 +68,5 @@ func padded(keys []any) []any {
 	return slices.Concat(keys, slices.Repeat(keys[len(keys)-1:], n-len(keys)))
 }
 
+// list returns a parenthesized list of n placeholders.
 func list(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }

@@ -1,0 +1,149 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+)
+
+// A Pool is a database of the host, through the package that the host uses. It
+// is the Backend of a Store.
+type Pool struct {
+	Conn
+	Dialect *Dialect
+	// BeginTx starts a transaction.
+	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
+	// Session takes a connection out of the pool.
+	Session func(ctx context.Context) (*Session, error)
+}
+
+// A Session is one connection.
+type Session struct {
+	Conn
+	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
+	Close   func() error
+	raw     *sql.Conn // nil for pools that are not of database/sql
+}
+
+// BunPool returns a Pool on a *bun.DB.
+func BunPool(db *bun.DB) (Pool, error) {
+	d, err := DialectOf(db)
+	if err != nil {
+		return Pool{}, err
+	}
+	return Pool{
+		Conn:    On(db),
+		Dialect: d,
+		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return bunTx(db.BeginTx(ctx, o)) },
+		Session: func(ctx context.Context) (*Session, error) {
+			conn, err := db.Conn(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return BunSession(conn), nil
+		},
+	}, nil
+}
+
+// BunSession returns a Session on a bun.Conn.
+func BunSession(conn bun.Conn) *Session {
+	return &Session{
+		Conn:    On(conn),
+		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return bunTx(conn.BeginTx(ctx, o)) },
+		Close:   conn.Close,
+		raw:     conn.Conn,
+	}
+}
+
+func bunTx(tx bun.Tx, err error) (*Tx, error) {
+	if err != nil {
+		return nil, err
+	}
+	return NewTx(On(tx), tx, tx.Commit, tx.Rollback), nil
+}
+
+// DialectOf returns the dialect of a database.
+func DialectOf(db *bun.DB) (*Dialect, error) { return dialectNamed(db.Dialect().Name()) }
+
+func dialectNamed(name dialect.Name) (*Dialect, error) {
+	switch name {
+	case dialect.SQLite:
+		return SQLite, nil
+	case dialect.PG:
+		return PostgreSQL, nil
+	case dialect.MySQL:
+		return MySQL, nil
+	}
+	return nil, fmt.Errorf("%v is neither SQLite nor PostgreSQL nor MySQL", name)
+}
+
+// SQLPool returns a Pool on a *sql.DB.
+func SQLPool(db *sql.DB, d *Dialect) Pool {
+	return Pool{
+		Conn:    d.plain(db),
+		Dialect: d,
+		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return d.sqlTx(db.BeginTx(ctx, o)) },
+		Session: func(ctx context.Context) (*Session, error) {
+			conn, err := db.Conn(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &Session{
+				Conn:    d.plain(conn),
+				BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return d.sqlTx(conn.BeginTx(ctx, o)) },
+				Close:   conn.Close,
+				raw:     conn,
+			}, nil
+		},
+	}
+}
+
+func (d *Dialect) sqlTx(tx *sql.Tx, err error) (*Tx, error) {
+	if err != nil {
+		return nil, err
+	}
+	return NewTx(d.plain(tx), tx, tx.Commit, tx.Rollback), nil
+}
+
+// Open returns a Store on a pool whose database has the latest schema and keeps
+// what a Store relies on.
+func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
+	schema, err := p.Dialect.Schema()
+	if err != nil {
+		return nil, err
+	}
+	if err := schema.Check(ctx, p); err != nil {
+		return nil, err
+	}
+	s := New(p, p.Dialect, usersElsewhere)
+	if err := Probe(ctx, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// CreateSchema brings the database to the latest version.
+func (p Pool) CreateSchema(ctx context.Context) error {
+	schema, err := p.Dialect.Schema()
+	if err != nil {
+		return err
+	}
+	return schema.Create(ctx, p)
+}
+
+// Read implements Backend.
+func (p Pool) Read(ctx context.Context, f Op) error { return p.WriteOne(ctx, f) }
+
+// WriteOne implements Backend.
+func (p Pool) WriteOne(ctx context.Context, f Op) error {
+	return p.Dialect.Retry(ctx, func() error { return f(ctx, p) })
+}
+
+// Write implements Backend.
+func (p Pool) Write(ctx context.Context, f Op) error { return InTx(ctx, p.Dialect, p.Begin, f) }
+
+// Begin implements Backend.
+func (p Pool) Begin(ctx context.Context) (*Tx, error) { return p.Dialect.begin(ctx, p) }
