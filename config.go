@@ -109,6 +109,9 @@ type Config struct {
 	// ones are not. The count is some seconds old, and needs a [StatsStore].
 	// Defaults to 1,000,000, which is some 200 MB of a database.
 	MaxQueued int
+	// Observe is called for every operation, for metrics and traces; package
+	// resetotel has one for OpenTelemetry. Defaults to none.
+	Observe Observation
 	// Logger receives the events, each a record with the attribute "event". No
 	// record holds an activation, a link, a password, or an address that may
 	// belong to nobody. An event whose rate strangers decide has the attribute

@@ -417,9 +417,11 @@ func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	defer cancel()
 	now := time.Now()
 	var mails []Mail
-	err := d.events.noPanic(ctx, func() (err error) {
-		mails, err = d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
-		return err
+	err := d.cfg.Observe.run(ctx, "lease", func(ctx context.Context) error {
+		return d.events.noPanic(ctx, func() (err error) {
+			mails, err = d.cfg.Store.Lease(ctx, now, now.Add(leaseTime), n)
+			return err
+		})
 	})
 	return mails, err
 }
@@ -611,8 +613,10 @@ func (d *delivery) send(ctx context.Context, m Mail, msg Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
-	return err
+	return d.cfg.Observe.run(ctx, "send", func(ctx context.Context) error {
+		_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
+		return err
+	})
 }
 
 // watch renews the leases of mails that are being sent, and reports on a mail
@@ -732,7 +736,9 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 	defer cancel()
 	failpoint.Hit("settling")
 	for try := 1; ; try++ {
-		err := d.events.noPanic(ctx, func() error { return d.cfg.Store.Settle(ctx, done) })
+		err := d.cfg.Observe.run(ctx, "settle", func(ctx context.Context) error {
+			return d.events.noPanic(ctx, func() error { return d.cfg.Store.Settle(ctx, done) })
+		})
 		if err == nil {
 			return true
 		}
@@ -783,8 +789,11 @@ func (d *delivery) purge(ctx context.Context) error {
 	maps.DeleteFunc(d.unsettled, func(_ ID, expires time.Time) bool { return !expires.After(now) })
 	d.mu.Unlock()
 	for n := purgeBatch; n == purgeBatch; {
-		var err error
-		if n, err = d.cfg.Store.Purge(ctx, now, purgeBatch); err != nil {
+		err := d.cfg.Observe.run(ctx, "purge", func(ctx context.Context) (err error) {
+			n, err = d.cfg.Store.Purge(ctx, now, purgeBatch)
+			return err
+		})
+		if err != nil {
 			return wrap("purge", err)
 		}
 	}

@@ -162,6 +162,14 @@ type RequestOptions struct {
 // requests as allowed; then nothing has changed. Any other error is a failure
 // of the host's accounts, store or limiter.
 func (s *Service) RequestReset(ctx context.Context, email string, o RequestOptions) (activation string, err error) {
+	err = s.cfg.Observe.run(ctx, "trusted_request", func(ctx context.Context) (err error) {
+		activation, err = s.requestReset(ctx, email, o)
+		return err
+	})
+	return activation, err
+}
+
+func (s *Service) requestReset(ctx context.Context, email string, o RequestOptions) (activation string, err error) {
 	address, err := CanonicalAddress(trimAddress(email))
 	if err != nil {
 		return "", &badRequestError{"email", err}
@@ -229,6 +237,12 @@ type ForgotOptions struct {
 // wrap ErrBadRequest for a malformed address or an empty client, match
 // ErrTooManyRequests, as a *LimitError, or are a failure of store or limiter.
 func (s *Service) Forgot(ctx context.Context, email, client string, o ForgotOptions) error {
+	return s.cfg.Observe.run(ctx, "public_request", func(ctx context.Context) error {
+		return s.publicRequest(ctx, email, client, o)
+	})
+}
+
+func (s *Service) publicRequest(ctx context.Context, email, client string, o ForgotOptions) error {
 	address, err := CanonicalAddress(pastedAddress(email))
 	if err != nil {
 		return &badRequestError{"email", err}
@@ -309,6 +323,12 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 
 // redeem is ChangePassword for what find has returned.
 func (s *Service) redeem(ctx context.Context, a Activation, user User, newPassword string) error {
+	return s.cfg.Observe.run(ctx, "redeem", func(ctx context.Context) error {
+		return s.redeemNow(ctx, a, user, newPassword)
+	})
+}
+
+func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPassword string) error {
 	if err := checkPassword(user, newPassword, s.cfg.MinPassword, s.cfg.Brand.Name, withoutTopLevel(s.base.Hostname())); err != nil {
 		return err
 	}
@@ -389,7 +409,8 @@ func (s *Service) Revoke(ctx context.Context, userID string) error {
 }
 
 func (s *Service) revoke(ctx context.Context, userID string, quiet time.Time) error {
-	if err := s.cfg.Store.Revoke(ctx, userID, quiet); err != nil {
+	err := s.cfg.Observe.run(ctx, "revoke", func(ctx context.Context) error { return s.cfg.Store.Revoke(ctx, userID, quiet) })
+	if err != nil {
 		return wrap("revoke", err)
 	}
 	return nil

@@ -16,7 +16,8 @@ type StatsStore interface {
 	Store
 
 	// Stats returns figures of the records at now. It changes nothing and is
-	// cheap however many records there are: each number may stop at 10,000.
+	// cheap however many records there are: it may look at only the 10,000
+	// mails, and as many activations, that expire next.
 	Stats(ctx context.Context, now time.Time) (Stats, error)
 
 	// Beat records that a process runs Run at now, and whether the mail system

@@ -12,12 +12,14 @@ import (
 // eventsKept is how many events the page shows at most.
 const eventsKept = 40
 
-// events is a slog.Handler that passes every record on to another one, and
-// keeps the latest that have the attribute "event", as all of the library have.
+// events is a slog.Handler that passes every record on to another one. Those
+// that have the attribute "event", as all of the library have, it counts, and it
+// keeps the latest.
 type events struct {
 	slog.Handler
-	name string // of the event, if WithAttrs has said it
-	ring *ring
+	name    string // of the event, if WithAttrs has said it
+	ring    *ring
+	metrics *metrics
 }
 
 // An event is a record as the page shows it.
@@ -29,22 +31,28 @@ type event struct {
 	Attrs  string
 }
 
-func newEvents(next slog.Handler) *events { return &events{Handler: next, ring: new(ring)} }
+func newEvents(next slog.Handler, m *metrics) *events {
+	return &events{Handler: next, ring: new(ring), metrics: m}
+}
 
 // Handle implements slog.Handler.
 func (e *events) Handle(ctx context.Context, r slog.Record) error {
-	name, attrs := e.name, []string(nil)
+	name, attrs, count := e.name, []string(nil), int64(1)
 	r.Attrs(func(a slog.Attr) bool {
 		switch a.Key {
 		case "event":
 			name = a.Value.String()
 		case "stack": // long, and in the log
+		case "count": // how many events the record stands for
+			count = a.Value.Int64()
+			attrs = append(attrs, a.String())
 		default:
 			attrs = append(attrs, a.String())
 		}
 		return true
 	})
 	if name != "" {
+		e.metrics.count(name, count)
 		e.ring.add(event{Time: r.Time, Level: r.Level, Name: name, Attrs: strings.Join(attrs, " ")})
 	}
 	return e.Handler.Handle(ctx, r)

@@ -24,6 +24,7 @@ type host struct {
 	options  options
 	log      *slog.Logger
 	events   *events
+	metrics  *metrics
 	listener net.Listener
 	base     string // scheme and host, as browsers see them
 	db       *database
@@ -37,7 +38,8 @@ type host struct {
 
 // newHost returns a host that is ready to run.
 func newHost(ctx context.Context, o options, log *slog.Logger) (_ *host, err error) {
-	h := &host{options: o, events: newEvents(log.Handler()), attempts: reset.NewMemoryLimiter(100, 10*time.Minute)}
+	h := &host{options: o, metrics: newMetrics(), attempts: reset.NewMemoryLimiter(100, 10*time.Minute)}
+	h.events = newEvents(log.Handler(), h.metrics)
 	h.log = slog.New(h.events)
 	defer func() {
 		if err != nil {
@@ -95,6 +97,7 @@ func (h *host) config() reset.Config {
 		Brand:      reset.Brand{Name: "Harbour", Color: "#0f766e"},
 		PerClient:  h.options.perClient,
 		PerAddress: h.options.perAddress,
+		Observe:    h.metrics.observe,
 		Logger:     h.log,
 	}
 }
@@ -117,6 +120,7 @@ func (h *host) handler() http.Handler {
 	mux.Handle("/account/", h.service.Pages())                                                             // for browsers
 	mux.Handle("GET /.well-known/change-password", http.RedirectHandler("/password", http.StatusSeeOther)) // for password managers
 	mux.HandleFunc("GET /healthz", h.health)
+	mux.HandleFunc("GET /metrics", h.showMetrics)
 	if h.mailbox != nil {
 		mux.Handle("/inbox", h.mailbox)
 	}

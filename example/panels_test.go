@@ -83,7 +83,7 @@ func checkSource(t *testing.T, source string, m reset.Message) {
 
 func TestEvents(t *testing.T) {
 	var text strings.Builder
-	e := newEvents(slog.NewTextHandler(&text, nil))
+	e := newEvents(slog.NewTextHandler(&text, nil), newMetrics())
 	log := slog.New(e)
 	log.Info("no event", "n", 0)
 	log.Debug("not wanted", "event", "quiet")
@@ -99,7 +99,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%d records were passed on, want %d\n%s", n, eventsKept+2, text.String())
 	}
 
-	e = newEvents(slog.DiscardHandler)
+	e = newEvents(slog.DiscardHandler, newMetrics())
 	slog.New(e).With("event", "with").Warn("m", "n", 1)
 	if got := e.latest(); len(got) != 0 {
 		t.Errorf("what the log does not take is kept: %+v", got)

@@ -7,20 +7,19 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// What Stats reads of the records at most. Each limit comes before the filter by
-// realm, so that others' records do not make Stats slow.
-const (
-	maxCounted = 10_000
-	maxOldest  = 1000
-)
+// maxCounted is how many records a statement of Stats reads. It is applied along
+// the index of expires, before the filter by realm: neither expired records nor
+// those of others make Stats slow.
+const maxCounted = 10_000
 
 const (
-	countUnexpired = `SELECT count(*) - count(lease), count(lease) FROM (SELECT realm, lease FROM reset_mails WHERE expires > ? LIMIT ?) AS m WHERE realm = ?`
-	countExpired   = `SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE expires <= ? LIMIT ?) AS m WHERE realm = ?`
-	countLive      = `SELECT count(DISTINCT request) FROM (SELECT realm, request, claim FROM reset_activations WHERE expires > ? LIMIT ?) AS a WHERE realm = ? AND claim IS NULL`
+	unexpired      = ` reset_mails WHERE expires > ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
+	countUnexpired = `SELECT count(*) - count(lease), count(lease) FROM (SELECT realm, lease FROM` + unexpired
+	selectDue      = `SELECT id, due FROM (SELECT realm, id, due FROM` + unexpired + ` AND due <= ?`
+	countExpired   = `SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE expires <= ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
+	countLive      = `SELECT count(DISTINCT request) FROM (SELECT realm, request, claim FROM reset_activations WHERE expires > ? ORDER BY expires LIMIT ?) AS a WHERE realm = ? AND claim IS NULL`
 	selectRun      = `SELECT ran, mailer_failed FROM reset_runs WHERE realm = ?`
-	// Only the latest times are kept: clocks differ.
-	insertRun = `INSERT INTO reset_runs (realm, ran, mailer_failed) VALUES (?, ?, ?)`
+	insertRun      = `INSERT INTO reset_runs (realm, ran, mailer_failed) VALUES (?, ?, ?)`
 )
 
 // Queued implements reset.StatsStore.
@@ -46,7 +45,7 @@ func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 		{countExpired, []any{ms, maxCounted, s.realm}, func(r Row) error { return r.Scan(&stats.Expired) }},
 		{countLive, []any{ms, maxCounted, s.realm}, func(r Row) error { return r.Scan(&stats.LiveRequests) }},
 		{selectRun, []any{s.realm}, func(r Row) error { return r.Scan(&ran, &failed) }},
-		{`SELECT id, due` + s.dialect.dueMails, []any{s.realm, ms, ms, maxOldest}, func(r Row) error {
+		{selectDue, []any{ms, maxCounted, s.realm, ms}, func(r Row) error {
 			var id []byte
 			var due int64
 			if err := r.Scan(&id, &due); err != nil {
