@@ -14,7 +14,7 @@ type Page struct {
 	Email      string        // forgot, sent: as typed; choose, revoke: the account's
 	Check      string        // choose, revoke: binds the form to the activation in the cookie
 	Field      string        // the field at fault: email, password, confirm
-	Problem    string        // what is wrong with it: missing, invalid, differs, too_short, too_long, common, address or custom
+	Problem    string        // what is wrong with it: missing, invalid, differs, too_short, too_long, common, address, busy or custom
 	Message    string        // the text of a custom problem
 	RetryAfter time.Duration // limited
 }

@@ -38,7 +38,7 @@ func samplePages() (pages []Page) {
 	for _, problem := range []string{"missing", "invalid"} {
 		pages = append(pages, Page{Name: "forgot", Email: email, Field: "email", Problem: problem})
 	}
-	for _, problem := range []string{"missing", "too_short", "too_long", "common", "address", "invalid", "custom"} {
+	for _, problem := range []string{"missing", "too_short", "too_long", "common", "address", "invalid", "busy", "custom"} {
 		pages = append(pages, Page{Name: "choose", Email: email, Check: check, Field: "password", Problem: problem})
 	}
 	return append(pages, Page{Name: "choose", Email: email, Check: check, Field: "confirm", Problem: "differs"})
