@@ -126,7 +126,8 @@ type Config struct {
 	//	       foreign_post, client_limited, limiter_full, proxy_unknown,
 	//	       user_ambiguous, user_mismatch, queue_late, queue_full, workers_few,
 	//	       mailer_throttled, mailer_failing, base_url_mismatch,
-	//	       body_consumed, busy
+	//	       body_consumed, busy,
+	//	       transaction_not_used
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
 	Logger *slog.Logger

@@ -47,6 +47,7 @@ var (
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user", "count"}}
 	queueFull         = event{"queue_full", slog.LevelWarn, "public request refused: Config.MaxQueued mails are queued", []string{"count"}}
 	queueLate         = event{"queue_late", slog.LevelWarn, "mail that is due has waited for more than a minute", []string{"oldest", "waiting", "last_run"}}
+	txNotUsed         = event{"transaction_not_used", slog.LevelWarn, "SetPassword did not write through the transaction in its context: password and link are not saved together", []string{"count"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
 	mailerThrottled   = event{"mailer_throttled", slog.LevelWarn, "mail system takes fewer messages at a time", []string{"limit", "error"}}
 	mailerFailing     = event{"mailer_failing", slog.LevelWarn, "mail system is still unavailable", []string{"since", "failures", "sent", "error"}}
@@ -64,7 +65,7 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 
 // allEvents is what the documentation of Config.Logger lists.
 var allEvents = []event{
-	badRequest,
+	badRequest, txNotUsed,
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
 	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
 	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,

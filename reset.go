@@ -354,6 +354,9 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 		failpoint.Hit("claimed")
 		err := s.cfg.Users.SetPassword(ctx, user.ID, hash)
 		failpoint.Hit("set")
+		if store, ok := s.cfg.Store.(interface{ TransactionUsed(context.Context) bool }); ok && err == nil && !store.TransactionUsed(ctx) {
+			s.events.count(ctx, txNotUsed)
+		}
 		if errors.Is(err, ErrNoUser) && !errors.Is(err, ErrNotChanged) {
 			return fmt.Errorf("%w: %w", ErrNotChanged, err)
 		}

@@ -698,3 +698,35 @@ func TestNoSecretsInStore(t *testing.T) {
 		t.Error("nothing was stored")
 	}
 }
+
+// A txStore is a Store whose transaction SetPassword takes, or forgets.
+type txStore struct {
+	reset.Store
+	used bool
+}
+
+func (s txStore) TransactionUsed(context.Context) bool { return s.used }
+
+// A password that was saved outside of the store's transaction is reported, one
+// that was not saved is not.
+func TestTransactionNotUsed(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		store  func(reset.Store) reset.Store
+		setErr error
+		want   int
+	}{
+		{"used", func(s reset.Store) reset.Store { return txStore{s, true} }, nil, 0},
+		{"not used", func(s reset.Store) reset.Store { return txStore{s, false} }, nil, 1},
+		{"not used, and failed", func(s reset.Store) reset.Store { return txStore{s, false} }, errors.New("database is locked"), 0},
+		{"a store that does not say", func(s reset.Store) reset.Store { return s }, nil, 0},
+	} {
+		h := newHost(ann)
+		h.onSet = func(context.Context, string) error { return tt.setErr }
+		f := newFixture(t, h, func(c *reset.Config) { c.Store = tt.store(c.Store) })
+		if err := f.ChangePassword(t.Context(), f.activation(ann), goodPassword); (err != nil) != (tt.setErr != nil) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		f.wantEvent("transaction_not_used", tt.want)
+	}
+}

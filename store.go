@@ -42,6 +42,13 @@ import (
 // a cluster, apply may run on several writable nodes at once; all but one are
 // undone and fail.
 //
+// A Store with this mode may also have the method
+//
+//	TransactionUsed(ctx context.Context) bool
+//
+// which reports whether the transaction was taken out of the context that apply
+// got. Where it was not, the Service logs transaction_not_used.
+//
 // # Users elsewhere
 //
 // In the mode "users elsewhere", users live in another database or service.

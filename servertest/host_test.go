@@ -47,6 +47,42 @@ func password(t *testing.T, db *bun.DB, id string) (hash string) {
 	return hash
 }
 
+// A host that writes past the transaction of Redeem is noticed. On a server
+// nothing else shows it.
+func TestTransactionUsed(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 2)
+		store := newStore(t, db, storebun.Options{})
+		createUsers(t, db)
+		for i, test := range []struct {
+			write func(context.Context, string) error
+			used  bool
+		}{
+			{func(ctx context.Context, user string) error { return setPassword(ctx, db, user, "new") }, true},
+			{func(ctx context.Context, user string) error {
+				_, err := db.ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = ?", user)
+				return err
+			}, false},
+		} {
+			user := fmt.Sprint("user", i)
+			createUser(t, db, user)
+			a := activation(1+i, user)
+			if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := store.Redeem(t.Context(), start, a, notification(10+i, user), func(ctx context.Context) error {
+				err := test.write(ctx, user)
+				if got := store.TransactionUsed(ctx); got != test.used {
+					t.Errorf("%s: TransactionUsed = %v, want %v", user, got, test.used)
+				}
+				return err
+			}); err != nil {
+				t.Errorf("%s: %v", user, err)
+			}
+		}
+	})
+}
+
 func TestOneTransaction(t *testing.T) {
 	failure := errors.New("failure")
 	onEach(t, func(t *testing.T, s server) {

@@ -240,7 +240,13 @@ func TestForgottenTransaction(t *testing.T) {
 			}
 			h.want("old")
 			if err := h.redeem(func(ctx context.Context) error {
+				if h.store.TransactionUsed(ctx) {
+					t.Error("TransactionUsed before it was")
+				}
 				_, err := storebun.IDB(ctx, h.db).ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'")
+				if !h.store.TransactionUsed(ctx) {
+					t.Error("TransactionUsed does not see that it was")
+				}
 				return err
 			}); err != nil {
 				t.Errorf("Redeem with the transaction: %v", err)

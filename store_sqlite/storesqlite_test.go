@@ -695,6 +695,30 @@ func TestHostTables(t *testing.T) {
 	}
 }
 
+// The store knows whether SetPassword has taken its transaction, where there is
+// one.
+func TestTransactionUsed(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		s := openStore(t, storesqlite.Options{UsersElsewhere: elsewhere})
+		a := activation(1, "a")
+		if _, err := s.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
+			if got := s.TransactionUsed(ctx); got != elsewhere {
+				t.Errorf("elsewhere %v: before, got %v", elsewhere, got)
+			}
+			storebun.IDB(ctx, s.DB())
+			if !s.TransactionUsed(ctx) {
+				t.Errorf("elsewhere %v: afterwards, got false", elsewhere)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A host that writes past the transaction waits for itself.
 func TestForgottenTransaction(t *testing.T) {
 	s := openStore(t, storesqlite.Options{})

@@ -19,6 +19,10 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 	return s.redeemHere(ctx, now, a, notification, apply)
 }
 
+// TransactionUsed reports whether apply has taken the transaction of ctx, or had
+// none to take.
+func (s *Store) TransactionUsed(ctx context.Context) bool { return s.elsewhere || joinedBy(ctx) }
+
 // redeemHere runs all of its own statements before apply: until apply begins, a
 // lost race can be run again.
 func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
