@@ -147,7 +147,8 @@ func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.s
 
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or
 // brings those of an older release up to date. Call it whenever a process
-// starts; several may do so at once.
+// starts; several may do so at once. Where nothing is missing it needs no right
+// to create tables.
 func CreateSchema(ctx context.Context, db *bun.DB) error {
 	pool, err := sqlstore.BunPool(db)
 	if err == nil {

@@ -160,7 +160,6 @@ func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 // Queued implements [reset.StatsStore].
 func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
 
-// CreateSchema creates the Store's tables, whose names begin with "reset_", or
 // Beat implements [reset.StatsStore].
 func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
 	return s.sql.Beat(ctx, now, mailerFails)
@@ -168,7 +167,8 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or
 // brings those of an older release up to date. Call it whenever a process
-// starts; several may do so at once.
+// starts; several may do so at once. Where nothing is missing it needs no right
+// to create tables.
 func CreateSchema(ctx context.Context, db *sql.DB, d Dialect) error {
 	err := errNoDialect
 	if d.sql != nil {

@@ -121,6 +121,9 @@ func (s Schema) Create(ctx context.Context, p Pool) error {
 		return err
 	}
 	defer conn.Close()
+	if s.Check(ctx, conn) == nil {
+		return nil // perhaps for a role without the right to create
+	}
 	return p.Dialect.create(ctx, p.Dialect, conn, s)
 }
 

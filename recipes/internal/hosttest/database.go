@@ -139,8 +139,8 @@ func create(t *testing.T, driver, dsn, what, cascade string) (name string) {
 	return name
 }
 
-// createTables makes the tables of a host, as its own migrations do.
-func createTables(t *testing.T, d Database) {
+// CreateTables makes the tables of a host, as its own migrations do.
+func CreateTables(t *testing.T, d Database) {
 	t.Helper()
 	collation := ""
 	if d.Dialect == MySQL { // compare as bytes

@@ -66,7 +66,7 @@ type run struct {
 func (r Recipe) start(t *testing.T, dialect, origin string) *run {
 	t.Helper()
 	d := NewDatabase(t, dialect)
-	createTables(t, d)
+	CreateTables(t, d)
 	run := &run{mailbox: new(resettest.Mailbox), site: origin + r.Prefix}
 	var err error
 	run.Host, err = r.New(t, d, host.Config{

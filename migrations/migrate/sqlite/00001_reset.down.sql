@@ -1,0 +1,11 @@
+DROP TABLE reset_activations;
+
+DROP TABLE reset_mails;
+
+DROP TABLE reset_locks;
+
+DROP TABLE reset_sent;
+
+DROP TABLE reset_runs;
+
+DROP TABLE reset_schema;
