@@ -462,31 +462,35 @@ func TestForgotDue(t *testing.T) {
 	})
 }
 
-// The configuration is logged once, when the service is first used.
+// The configuration is logged once, by the first use of the service.
 func TestStarted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, newHost(), func(c *reset.Config) { c.PerAddress = reset.NewMemoryLimiter(7, time.Hour) })
-		if got := len(f.log.named("started")); got != 0 {
-			t.Errorf("%d records before", got)
-		}
-		f.Pages()
-		f.Pages()
-		f.Handler()
-		f.run()
-		records := f.log.named("started")
-		if len(records) != 1 {
-			t.Fatalf("%d records, want 1", len(records))
-		}
-		for name, want := range map[string]any{
-			"links": baseURL + "/reset", "store": "*resettest.FaultStore", "mailer": "*reset_test.mailer",
-			"per_client": "*reset.MemoryLimiter, 20 at once", "per_address": "*reset.MemoryLimiter, 7 at once",
-			"max_requests": 3.0, "ttl": float64(time.Hour), "workers": 20.0,
-		} {
-			if got := records[0][name]; got != want {
-				t.Errorf("%s = %v, want %v", name, got, want)
+	for _, use := range []func(*fixture){
+		func(f *fixture) { f.Pages() },
+		func(f *fixture) { f.Handler() },
+		func(f *fixture) { f.run() },
+	} {
+		inBubble(t, func(c *reset.Config) { c.PerAddress = reset.NewMemoryLimiter(7, time.Hour) }, func(t *testing.T, f *fixture) {
+			if got := len(f.log.named("started")); got != 0 {
+				t.Errorf("%d records before", got)
 			}
-		}
-	})
+			use(f)
+			synctest.Wait()
+			use(f)
+			records := f.log.named("started")
+			if len(records) != 1 {
+				t.Fatalf("%d records, want 1", len(records))
+			}
+			for name, want := range map[string]any{
+				"links": baseURL + "/reset", "store": "*resettest.FaultStore", "mailer": "*reset_test.mailer",
+				"per_client": "*reset.MemoryLimiter, 20 at once", "per_address": "*reset.MemoryLimiter, 7 at once",
+				"max_requests": 3.0, "ttl": float64(time.Hour), "workers": 20.0,
+			} {
+				if got := records[0][name]; got != want {
+					t.Errorf("%s = %v, want %v", name, got, want)
+				}
+			}
+		})
+	}
 }
 
 // A process that queues mail without calling Run says so once.
