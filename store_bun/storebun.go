@@ -26,6 +26,15 @@
 //
 // If the users are in another database, set [Options].UsersElsewhere.
 //
+// # Connection poolers
+//
+// Behind PgBouncer in transaction mode, or another pooler that gives each
+// transaction any connection, pgx needs default_query_exec_mode=exec,
+// cache_describe or simple_protocol in its connection string. In its default
+// mode calls fail. So they do in describe_exec, where a statement may also get
+// the result of another client's. [New] tries this out, on two connections at
+// once, and errors that come from it say what to set.
+//
 // # Clusters
 //
 // On a MariaDB Galera cluster every connection needs wsrep_sync_wait = 7, with

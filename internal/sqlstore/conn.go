@@ -95,12 +95,22 @@ func Numbered(query string) string {
 	return b.String()
 }
 
-func exec(ctx context.Context, c Conn, query string, args ...any) error {
-	return c.Exec(ctx, query, args...)
+// Every statement of a Store goes through exec, execCount or each.
+
+func exec(ctx context.Context, c Conn, query string, args ...any) (err error) {
+	defer recovered(&err)
+	return explain(c.Exec(ctx, query, args...))
 }
 
-func each(ctx context.Context, c Conn, f func(Row) error, query string, args ...any) error {
-	return c.Query(ctx, f, query, args...)
+func execCount(ctx context.Context, c Conn, query string, args ...any) (n int64, err error) {
+	defer recovered(&err)
+	n, err = c.ExecCount(ctx, query, args...)
+	return n, explain(err)
+}
+
+func each(ctx context.Context, c Conn, f func(Row) error, query string, args ...any) (err error) {
+	defer recovered(&err)
+	return explain(c.Query(ctx, f, query, args...))
 }
 
 // exists reports whether a query has a row.

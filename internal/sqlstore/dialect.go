@@ -64,6 +64,7 @@ type Dialect struct {
 	beat        string // inserts a row of reset_runs, or writes the later times
 	selectBytes string // selects its only argument, which is bytes
 	probe       Op     // fails where a setting would break a promise
+	probePool   func(context.Context, Pool) error
 }
 
 // Busy reports whether err means that a transaction has lost a race and was
@@ -98,6 +99,8 @@ func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.
 const insertLock = `INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (?, ?, 0, ?)`
 
 func never(error) bool { return false }
+
+func noPooler(context.Context, Pool) error { return nil }
 
 // Without hints, a planner finds a user's rows by itself.
 func plainTable(table string) string  { return table }

@@ -58,6 +58,7 @@ var MySQL = &Dialect{
 	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, VALUES(ran)), mailer_failed = greatest(mailer_failed, VALUES(mailer_failed))`,
 	selectBytes: `SELECT ?`,
 	probe:       probeMySQL,
+	probePool:   noPooler,
 }
 
 // mysqlBusy also recognises a node of a cluster that refuses a COMMIT because

@@ -18,6 +18,9 @@ type Pool struct {
 	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
 	// Session takes a connection out of the pool.
 	Session func(ctx context.Context) (*Session, error)
+	// size returns how many connections the pool has at most, 0 for no limit.
+	// It is nil for pools that are not of database/sql.
+	size func() int
 }
 
 // A Session is one connection.
@@ -45,6 +48,7 @@ func BunPool(db *bun.DB) (Pool, error) {
 			}
 			return BunSession(conn), nil
 		},
+		size: func() int { return db.Stats().MaxOpenConnections },
 	}, nil
 }
 
@@ -98,6 +102,7 @@ func SQLPool(db *sql.DB, d *Dialect) Pool {
 				raw:     conn,
 			}, nil
 		},
+		size: func() int { return db.Stats().MaxOpenConnections },
 	}
 }
 
@@ -113,6 +118,9 @@ func (d *Dialect) sqlTx(tx *sql.Tx, err error) (*Tx, error) {
 func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
 	schema, err := p.Dialect.Schema()
 	if err != nil {
+		return nil, err
+	}
+	if err := p.Dialect.probePool(ctx, p); err != nil {
 		return nil, err
 	}
 	if err := schema.Check(ctx, p); err != nil {

@@ -28,19 +28,16 @@ var PostgreSQL = &Dialect{
 	create:       createPostgres,
 	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = greatest(reset_runs.ran, excluded.ran), mailer_failed = greatest(reset_runs.mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?::bytea`,
+	probePool:    probePooler,
 	probe:        func(context.Context, Conn) error { return nil },
 }
 
-// postgresBusy knows pgx, lib/pq and bun's pgdriver.
 func postgresBusy(err error) bool {
-	state := ""
-	switch e := err.(type) {
-	case interface{ SQLState() string }:
-		state = e.SQLState()
-	case interface{ Field(byte) string }:
-		state = e.Field('C')
+	switch sqlState(err) {
+	case "40001", "40P01": // serialization failure, deadlock
+		return true
 	}
-	return state == "40001" || state == "40P01" // serialization failure, deadlock
+	return false
 }
 
 // advisoryLock is "reset" in ASCII.

@@ -79,7 +79,7 @@ const whereLive = ` WHERE realm = ? AND user_id = ? AND hash = ? AND expires > ?
 // row that is changed, and counted, is certainly there, whatever the isolation
 // level and however many nodes of a cluster take writes.
 func writeOneActivation(ctx context.Context, c Conn, query string, args ...any) error {
-	n, err := c.ExecCount(ctx, query, args...)
+	n, err := execCount(ctx, c, query, args...)
 	switch {
 	case err != nil:
 		return err

@@ -34,6 +34,7 @@ var SQLite = &Dialect{
 	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = max(ran, excluded.ran), mailer_failed = max(mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?`,
 	probe:        func(context.Context, Conn) error { return nil },
+	probePool:    noPooler,
 }
 
 // sqliteBusy knows SQLite's own words for SQLITE_BUSY and its relatives, which
