@@ -22,7 +22,7 @@ type event struct {
 var (
 	badRequest        = event{"bad_request", slog.LevelDebug, "request answered with 400", []string{"reason"}}
 	mailSent          = event{"mail_sent", slog.LevelInfo, "mail sent", mailAttrs}
-	passwordChanged   = event{"password_changed", slog.LevelInfo, "password changed", []string{"user"}}
+	passwordChanged   = event{"password_changed", slog.LevelInfo, "password changed", []string{"client", "key", "user"}}
 	mailerRecovered   = event{"mailer_recovered", slog.LevelInfo, "mail system is available again", []string{"since", "failures", "sent"}}
 	started           = event{"started", slog.LevelInfo, "started", []string{"links", "store", "mailer", "per_client", "per_address", "max_requests", "ttl", "workers"}}
 	runElsewhere      = event{"run_elsewhere", slog.LevelInfo, "mail was queued, but Run has not been called in this process", nil}
@@ -33,7 +33,7 @@ var (
 	mailUnconfirmed   = event{"mail_unconfirmed", slog.LevelWarn, "mail system did not confirm a mail, which may have arrived", mailAttrs}
 	overCap           = event{"over_cap", slog.LevelWarn, "request refused: the user has too many live requests", []string{"client", "key", "user", "count"}}
 	overBudget        = event{"over_budget", slog.LevelWarn, "public request not mailed: the user has got enough mail, or has revoked a reset that somebody else requested", []string{"user", "count"}}
-	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"user"}}
+	revokedByUser     = event{"revoked_by_user", slog.LevelWarn, "user revoked a reset that somebody else requested", []string{"client", "key", "user"}}
 	keyRefused        = event{"key_refused", slog.LevelWarn, "wrong API key", []string{"client", "count"}}
 	activationRefused = event{"activation_refused", slog.LevelWarn, "activation is not live", []string{"client", "key", "reason", "count"}}
 	clientLimited     = event{"client_limited", slog.LevelWarn, "client has reached a limit", []string{"client", "key", "limiter", "count"}}

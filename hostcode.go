@@ -95,7 +95,7 @@ func (l eventLog) allow(ctx context.Context, limiter Limiter, name, key string) 
 	case limit.Full:
 		l.count(ctx, limiterFull, "limiter", name)
 	case name == "client":
-		l.count(ctx, clientLimited, "client", key, "limiter", name)
+		l.count(ctx, clientLimited, "client", clip(key), "limiter", name)
 	default: // the key may be an address that belongs to nobody
 		l.count(ctx, clientLimited, append(callerAttrs(ctx), "limiter", name)...)
 	}

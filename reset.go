@@ -274,7 +274,7 @@ func (s *Service) publicRequest(ctx context.Context, email, client string, o For
 	if err != nil {
 		return wrap("enqueue", err)
 	}
-	s.events.count(ctx, publicRequest, "client", client)
+	s.events.count(ctx, publicRequest, "client", clip(client))
 	s.noteQueued(ctx)
 	return nil
 }
@@ -369,7 +369,7 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 		return wrap("redeem", err)
 	}
 	s.refusals.end(a.Hash, "redeemed")
-	s.events.log(ctx, passwordChanged, "user", user.ID)
+	s.events.log(ctx, passwordChanged, append(callerAttrs(ctx), "user", user.ID)...)
 	s.noteQueued(ctx)
 	s.wakeRun()
 	return nil
@@ -430,7 +430,7 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 		return err
 	}
 	s.refusals.end(a.Hash, "revoked")
-	s.events.log(ctx, revokedByUser, "user", a.UserID)
+	s.events.log(ctx, revokedByUser, append(callerAttrs(ctx), "user", a.UserID)...)
 	return nil
 }
 
