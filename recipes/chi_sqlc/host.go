@@ -12,25 +12,21 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/recipes/chi_sqlc/query"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
 //go:generate go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1 generate
 
-// New makes the host. The dialect is pgdialect.New() or sqlitedialect.New(), of
-// bun.
-func New(ctx context.Context, db *sql.DB, dialect schema.Dialect, c host.Config) (*host.Host, error) {
-	forStore := bun.NewDB(db, dialect)
-	if err := storebun.CreateSchema(ctx, forStore); err != nil {
+// New makes the host. The dialect is storesql.PostgreSQL or storesql.SQLite.
+func New(ctx context.Context, db *sql.DB, dialect storesql.Dialect, c host.Config) (*host.Host, error) {
+	if err := storesql.CreateSchema(ctx, db, dialect); err != nil {
 		return nil, err
 	}
-	store, err := storebun.New(ctx, forStore)
+	store, err := storesql.New(ctx, db, dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +68,11 @@ func (u *users) FindByEmail(ctx context.Context, address string) (reset.User, er
 }
 
 func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
-	tx, ok := storebun.Tx(ctx)
+	tx, ok := storesql.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	q := u.q.WithTx(tx.Tx) // the *sql.Tx that redeems the link
+	q := u.q.WithTx(tx)
 	n, err := q.SetHash(ctx, query.SetHashParams{ID: userID, Hash: hash})
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ func TestHost(t *testing.T) {
 	hosttest.Test(t, hosttest.Recipe{
 		Dialects: []string{hosttest.SQLite, hosttest.Postgres},
 		New: func(t *testing.T, d hosttest.Database, c host.Config) (*host.Host, error) {
-			return chisqlc.New(t.Context(), d.DB, d.Bun(), c)
+			return chisqlc.New(t.Context(), d.DB, d.ForStore(), c)
 		},
 	})
 }

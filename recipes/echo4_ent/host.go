@@ -14,21 +14,19 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
-// New makes the host. The dialect is that of bun for db's database.
-func New(ctx context.Context, db *entsql.Driver, forStore schema.Dialect, c host.Config) (*host.Host, error) {
-	bunDB := bun.NewDB(db.DB(), forStore)
-	if err := storebun.CreateSchema(ctx, bunDB); err != nil {
+// New makes the host. The dialect is storesql.PostgreSQL, storesql.MySQL or
+// storesql.SQLite.
+func New(ctx context.Context, db *entsql.Driver, dialect storesql.Dialect, c host.Config) (*host.Host, error) {
+	if err := storesql.CreateSchema(ctx, db.DB(), dialect); err != nil {
 		return nil, err
 	}
-	store, err := storebun.New(ctx, bunDB)
+	store, err := storesql.New(ctx, db.DB(), dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -62,12 +60,11 @@ func (joined) Close() error                             { return nil }
 
 // driver returns what ent's client works on: ent.NewClient(ent.Driver(d)).
 func (u *users) driver(ctx context.Context) dialect.Driver {
-	tx, ok := storebun.Tx(ctx)
+	tx, ok := storesql.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return u.db
 	}
-	// tx.Tx is the *sql.Tx that redeems the link.
-	return joined{entsql.NewDriver(u.db.Dialect(), entsql.Conn{ExecQuerier: tx.Tx})}
+	return joined{entsql.NewDriver(u.db.Dialect(), entsql.Conn{ExecQuerier: tx})}
 }
 
 type users struct {

@@ -17,6 +17,6 @@ func TestHost(t *testing.T) {
 		name := map[string]string{
 			hosttest.SQLite: dialect.SQLite, hosttest.Postgres: dialect.Postgres, hosttest.MySQL: dialect.MySQL,
 		}[d.Dialect]
-		return echo4ent.New(t.Context(), entsql.OpenDB(name, d.DB), d.Bun(), c)
+		return echo4ent.New(t.Context(), entsql.OpenDB(name, d.DB), d.ForStore(), c)
 	}})
 }

@@ -14,22 +14,19 @@ import (
 	"github.com/gofiber/fiber/v3/middleware/adaptor"
 	"github.com/gofiber/fiber/v3/middleware/logger"
 	"github.com/jmoiron/sqlx"
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
-// New makes the host and fiber's app. The dialect is that of bun for db's
-// database: pgdialect.New(), mysqldialect.New() or sqlitedialect.New().
-func New(ctx context.Context, db *sqlx.DB, dialect schema.Dialect, c host.Config) (*host.Host, *fiber.App, error) {
-	forStore := bun.NewDB(db.DB, dialect)
-	if err := storebun.CreateSchema(ctx, forStore); err != nil {
+// New makes the host and fiber's app. The dialect is storesql.PostgreSQL,
+// storesql.MySQL or storesql.SQLite.
+func New(ctx context.Context, db *sqlx.DB, dialect storesql.Dialect, c host.Config) (*host.Host, *fiber.App, error) {
+	if err := storesql.CreateSchema(ctx, db.DB, dialect); err != nil {
 		return nil, nil, err
 	}
-	store, err := storebun.New(ctx, forStore)
+	store, err := storesql.New(ctx, db.DB, dialect)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,12 +71,11 @@ func (u *users) FindByEmail(ctx context.Context, address string) (reset.User, er
 }
 
 func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
-	joined, ok := storebun.Tx(ctx)
+	joined, ok := storesql.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	// The *sql.Tx that redeems the link. Rebind with u.db: tx does not know its driver.
-	tx := &sqlx.Tx{Tx: joined.Tx, Mapper: u.db.Mapper}
+	tx := &sqlx.Tx{Tx: joined, Mapper: u.db.Mapper} // does not know its driver: rebind with u.db
 	result, err := tx.ExecContext(ctx, u.db.Rebind("UPDATE users SET hash = ? WHERE id = ?"), hash, userID)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func TestHost(t *testing.T) {
 	var apps sync.Map // of *fiber.App, by *host.Host
 	hosttest.Test(t, hosttest.Recipe{
 		New: func(t *testing.T, d hosttest.Database, c host.Config) (*host.Host, error) {
-			h, app, err := fibersqlx.New(t.Context(), sqlx.NewDb(d.DB, d.Driver), d.Bun(), c)
+			h, app, err := fibersqlx.New(t.Context(), sqlx.NewDb(d.DB, d.Driver), d.ForStore(), c)
 			apps.Store(h, app)
 			return h, err
 		},

@@ -8,19 +8,16 @@ import (
 	"log"
 
 	"github.com/gin-gonic/gin"
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
-// New makes the host. The dialect is that of bun for db's database:
-// pgdialect.New() or mysqldialect.New().
-func New(ctx context.Context, db gorm.Dialector, dialect schema.Dialect, c host.Config) (*host.Host, error) {
+// New makes the host. The dialect is storesql.PostgreSQL or storesql.MySQL.
+func New(ctx context.Context, db gorm.Dialector, dialect storesql.Dialect, c host.Config) (*host.Host, error) {
 	// By default GORM logs values, such as an address that nobody has.
 	l := logger.New(log.New(c.AccessLog, "", log.LstdFlags), logger.Config{
 		LogLevel: logger.Warn, ParameterizedQueries: true, IgnoreRecordNotFoundError: true,
@@ -33,11 +30,10 @@ func New(ctx context.Context, db gorm.Dialector, dialect schema.Dialect, c host.
 	if err != nil {
 		return nil, err
 	}
-	forStore := bun.NewDB(pool, dialect)
-	if err := storebun.CreateSchema(ctx, forStore); err != nil {
+	if err := storesql.CreateSchema(ctx, pool, dialect); err != nil {
 		return nil, err
 	}
-	store, err := storebun.New(ctx, forStore)
+	store, err := storesql.New(ctx, pool, dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +64,8 @@ type users struct {
 // session returns GORM on the transaction in ctx, if there is one.
 func (u *users) session(ctx context.Context) *gorm.DB {
 	db := u.db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipDefaultTransaction: true})
-	if tx, ok := storebun.Tx(ctx); ok {
-		db.Statement.ConnPool = tx.Tx // the *sql.Tx that redeems the link
+	if tx, ok := storesql.Tx(ctx); ok {
+		db.Statement.ConnPool = tx
 	}
 	return db
 }

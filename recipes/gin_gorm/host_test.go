@@ -22,6 +22,6 @@ func TestHost(t *testing.T) {
 		if d.Dialect == hosttest.MySQL {
 			dialector = mysql.New(mysql.Config{Conn: d.DB})
 		}
-		return gingorm.New(t.Context(), dialector, d.Bun(), c)
+		return gingorm.New(t.Context(), dialector, d.ForStore(), c)
 	}})
 }

@@ -11,22 +11,17 @@ import (
 	"log"
 	"net/http"
 
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/schema"
-
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
-// New makes the host. The dialect is sqlitedialect.New() or mysqldialect.New(),
-// of bun.
-func New(ctx context.Context, db *sql.DB, dialect schema.Dialect, c host.Config) (*host.Host, error) {
-	forStore := bun.NewDB(db, dialect)
-	if err := storebun.CreateSchema(ctx, forStore); err != nil {
+// New makes the host. The dialect is storesql.MySQL or storesql.SQLite.
+func New(ctx context.Context, db *sql.DB, dialect storesql.Dialect, c host.Config) (*host.Host, error) {
+	if err := storesql.CreateSchema(ctx, db, dialect); err != nil {
 		return nil, err
 	}
-	store, err := storebun.New(ctx, forStore)
+	store, err := storesql.New(ctx, db, dialect)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +62,10 @@ func (u *users) FindByEmail(ctx context.Context, address string) (found reset.Us
 }
 
 func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
-	joined, ok := storebun.Tx(ctx)
+	tx, ok := storesql.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	tx := joined.Tx // the *sql.Tx that redeems the link
 	result, err := tx.ExecContext(ctx, "UPDATE users SET hash = ? WHERE id = ?", hash, userID)
 	if err != nil {
 		return err

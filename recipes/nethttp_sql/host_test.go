@@ -14,7 +14,7 @@ func TestHost(t *testing.T) {
 	hosttest.Test(t, hosttest.Recipe{
 		Dialects: []string{hosttest.SQLite, hosttest.MySQL},
 		New: func(t *testing.T, d hosttest.Database, c host.Config) (*host.Host, error) {
-			return nethttpsql.New(t.Context(), d.DB, d.Bun(), c)
+			return nethttpsql.New(t.Context(), d.DB, d.ForStore(), c)
 		},
 	})
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	"github.com/uptrace/bun/schema"
+
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
 // A Database is empty at first and gone when its test is over.
@@ -26,6 +28,17 @@ type Database struct {
 	DSN     string
 	File    string // of SQLite
 	*sql.DB
+}
+
+// ForStore returns the dialect for package storesql.
+func (d Database) ForStore() storesql.Dialect {
+	switch d.Dialect {
+	case Postgres:
+		return storesql.PostgreSQL
+	case MySQL:
+		return storesql.MySQL
+	}
+	return storesql.SQLite
 }
 
 // Bun returns the dialect for bun.
