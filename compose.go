@@ -137,8 +137,8 @@ func quoteLocal(address string) string {
 	return address
 }
 
-// asciiDomain returns a checked address as it is stored, but for a domain in
-// Unicode, which becomes its A-labels: every server knows these.
+// asciiDomain returns a checked address as it is stored, except that a domain in
+// Unicode becomes its A-labels, which every server knows.
 func asciiDomain(address string) (string, error) {
 	local, domain, _ := strings.Cut(address, "@")
 	if isASCII(domain) {

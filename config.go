@@ -357,7 +357,7 @@ func checkURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// secureWay tells a developer how to get away from http.
+// secureWay says how to get away from http.
 func secureWay(u *url.URL) string {
 	if strings.HasSuffix(u.Hostname(), ".localhost") {
 		local := url.URL{Scheme: "http", Host: "localhost", Path: u.Path}

@@ -31,8 +31,8 @@ import (
 //	     activation of a client that has sent 60 within a minute
 //	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
 //
-// Its answers tell whether an address has an account, and activations, which take
-// accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",
+// Its answers reveal whether an address has an account, and contain activations,
+// which take accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",
 // behind [http.StripPrefix] if that is not at the root.
 //
 // It panics if Config.APIKeys is empty.

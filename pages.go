@@ -26,7 +26,7 @@ const checkLength = 12
 
 // Pages returns the handler for browsers: HTML pages that work without
 // JavaScript, and JSON for single-page apps on the same routes. Nothing that it
-// answers, or when, tells who has an account. Mount it where Config.BaseURL
+// answers, or when, reveals who has an account. Mount it where Config.BaseURL
 // says; its prefix may be stripped before or not.
 //
 //	GET  /forgot               the form
@@ -280,7 +280,7 @@ func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activatio
 }
 
 // deadLink is what the cookie holds once its activation has served or has turned
-// out to be dead. It tells that from a browser without the cookie.
+// out to be dead, as opposed to a browser without the cookie.
 const deadLink = "dead"
 
 // pageMemory is how long a browser remembers a dead link and a typed address.

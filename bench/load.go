@@ -19,7 +19,7 @@ type post struct {
 	path string
 	body func(n int64) string
 	// client returns the value of X-Client, by which the server under test
-	// tells clients apart; nil: none.
+	// distinguishes clients; nil: none.
 	client func(n int64) string
 }
 

@@ -202,8 +202,8 @@ func (accounts) HashPassword(context.Context, string) (string, error) { return "
 
 func (accounts) SetPassword(ctx context.Context, userID, hash string) error { return nil }
 
-// newReset serves package reset as a host would, with default settings but for
-// the limit of a client, whom the load names itself.
+// newReset serves package reset as a host would, with default settings but
+// without the limit of a client, whom the load names itself.
 func newReset(ctx context.Context, db *bun.DB, store reset.Store, c *serverConfig) (http.Handler, func() error, error) {
 	a, err := newAccounts(ctx, db)
 	if err != nil {

@@ -134,7 +134,7 @@ func (h *host) passwordForm(w http.ResponseWriter, _ *http.Request, v visitor) e
 }
 
 // password changes the password of somebody who knows the old one. The library
-// is told, since links that were mailed before must not work any longer.
+// is called, since links that were mailed before must not work any longer.
 func (h *host) password(w http.ResponseWriter, r *http.Request, v visitor) error {
 	again := view{Title: "Change your password", Visitor: v}
 	if wait, err := h.tooMany(r, v.User.Email); err != nil {

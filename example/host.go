@@ -19,7 +19,7 @@ import (
 // shutdownTime is what requests have that are under way when the host stops.
 const shutdownTime = 10 * time.Second
 
-// A host is the app that people log in to, with the library at work in it.
+// A host is the app that people sign in to, with the library mounted in it.
 type host struct {
 	options  options
 	log      *slog.Logger
@@ -212,7 +212,7 @@ func (h *host) greet(w io.Writer) {
 	}
 	fmt.Fprintf(w, "Database  %s\n", h.db.name)
 	if h.mailbox != nil && h.isExposed() {
-		fmt.Fprintf(w, "\nWARNING   whoever reaches %s can read the inbox, and so take every account over\n", h.listener.Addr())
+		fmt.Fprintf(w, "\nWARNING   anyone who can reach %s can read the inbox, and take every account over\n", h.listener.Addr())
 	}
 }
 

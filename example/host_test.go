@@ -323,14 +323,14 @@ func TestSMTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case letter := <-letters:
+	case raw := <-letters:
 		for _, want := range []string{"From: \"Harbour\" <no-reply@example.com>\r\n", "To: \"Bob Becker\" <bob@example.com>\r\n"} {
-			if !strings.Contains(string(letter), want) {
-				t.Errorf("%q is missing in\n%s", want, letter)
+			if !strings.Contains(string(raw), want) {
+				t.Errorf("%q is missing in\n%s", want, raw)
 			}
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("no letter")
+		t.Fatal("no raw message")
 	}
 
 	b := newBrowser(t, h)

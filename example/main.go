@@ -9,7 +9,7 @@
 // library does meanwhile.
 //
 // Read host.go first, which puts the library together, then users.go, which is
-// all that it asks of a host. What hosts do anyway is in sessions.go, hash.go,
+// all that it needs of a host. What hosts do anyway is in sessions.go, hash.go,
 // account.go and web.go; what only a demonstration does is in panels.go,
 // events.go, rows.go, source.go and seed.go.
 package main

@@ -13,8 +13,8 @@ import (
 // mailsShown is how many mails the start page shows.
 const mailsShown = 6
 
-// panels are what the start page shows of the library at work. They are for
-// demonstrations only: whoever can read other people's mail can take over
+// panels are what the start page shows of what the library does. They are for
+// demonstrations only: anyone who can read other people's mail can take over
 // their accounts.
 type panels struct {
 	Sessions []session
@@ -85,14 +85,14 @@ func (h *host) demoMail(w http.ResponseWriter, r *http.Request) {
 		header.Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte(`<base target="_blank">` + mails[i].HTML))
 	case "source":
-		letter, err := letterOf(r.Context(), mails[i])
+		raw, err := rawMessage(r.Context(), mails[i])
 		if err != nil {
 			h.log.Error("source of a mail", "error", err)
 			http.Error(w, "The source can't be shown.", http.StatusInternalServerError)
 			return
 		}
 		header.Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write(letter)
+		_, _ = w.Write(raw)
 	default:
 		http.NotFound(w, r)
 	}

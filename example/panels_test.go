@@ -54,21 +54,21 @@ func testPanels(t *testing.T, db string) {
 	checkSource(t, source.body, m)
 }
 
-// checkSource parses a letter and compares it with its message.
+// checkSource parses a raw message and compares it with its message.
 func checkSource(t *testing.T, source string, m reset.Message) {
 	t.Helper()
-	letter, err := mail.ReadMessage(strings.NewReader(source))
+	raw, err := mail.ReadMessage(strings.NewReader(source))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if to, err := letter.Header.AddressList("To"); err != nil || len(to) != 1 || to[0].Address != m.To {
+	if to, err := raw.Header.AddressList("To"); err != nil || len(to) != 1 || to[0].Address != m.To {
 		t.Errorf("To: got %v, %v, want %s", to, err, m.To)
 	}
-	_, params, err := mime.ParseMediaType(letter.Header.Get("Content-Type"))
+	_, params, err := mime.ParseMediaType(raw.Header.Get("Content-Type"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := multipart.NewReader(letter.Body, params["boundary"])
+	parts := multipart.NewReader(raw.Body, params["boundary"])
 	for _, text := range []string{m.Text, m.HTML} {
 		part, err := parts.NextPart()
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 const sessionTime = 14 * 24 * time.Hour
 
 // A session is one browser that is logged in. Its cookie holds a random value
-// of which the database has the hash only: whoever reads the table can't log in.
+// of which the database has the hash only: reading the table lets nobody sign in.
 type session struct {
 	bun.BaseModel `bun:"table:sessions"`
 

@@ -13,12 +13,12 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-// letterOf returns the bytes that a mail server gets for a message. It asks the
+// rawMessage returns the bytes that a mail server gets for a message. It uses the
 // library's own mailer, by being the server for that one message.
-func letterOf(ctx context.Context, m reset.Message) ([]byte, error) {
+func rawMessage(ctx context.Context, m reset.Message) ([]byte, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("letter: %w", err)
+		return nil, fmt.Errorf("raw message: %w", err)
 	}
 	got := make(letterSession, 1)
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return got, nil }))
@@ -31,13 +31,13 @@ func letterOf(ctx context.Context, m reset.Message) ([]byte, error) {
 	mailer := &reset.SMTPMailer{Addr: listener.Addr().String(), From: "Harbour <no-reply@example.com>", InsecureNoTLS: true}
 	defer mailer.Close()
 	if err := mailer.Send(ctx, m); err != nil {
-		return nil, fmt.Errorf("letter: %w", err)
+		return nil, fmt.Errorf("raw message: %w", err)
 	}
 	select {
-	case letter := <-got:
-		return letter, nil
+	case raw := <-got:
+		return raw, nil
 	default:
-		return nil, errors.New("letter: nothing was sent")
+		return nil, errors.New("raw message: nothing was sent")
 	}
 }
 
@@ -50,14 +50,14 @@ func (letterSession) Reset()                               {}
 func (letterSession) Logout() error                        { return nil }
 
 func (s letterSession) Data(r io.Reader) error {
-	letter, err := io.ReadAll(r)
+	raw, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
 	select {
-	case s <- letter:
+	case s <- raw:
 		return nil
 	default:
-		return errors.New("one letter only")
+		return errors.New("one message only")
 	}
 }

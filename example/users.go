@@ -43,7 +43,8 @@ type user struct {
 	LastLogin int64
 }
 
-// users is what the library asks of a host: three methods over its own table.
+// users implements reset.Users, the one interface that a host writes, over its
+// own table.
 type users struct {
 	db     *bun.DB
 	hasher *hasher
@@ -145,7 +146,7 @@ func (u *users) byTypedAddress(ctx context.Context, email string) (user, error) 
 }
 
 // signUp makes an account. A host for more than demonstrations has the address
-// confirmed by mail first, and tells nobody else that it has an account.
+// confirmed by mail first, and reveals to nobody else that it has an account.
 func (u *users) signUp(ctx context.Context, name, email, password string) error {
 	name = strings.TrimSpace(name)
 	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) || utf8.RuneCountInString(name) > 100 {

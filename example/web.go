@@ -84,7 +84,7 @@ func hereOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err == nil && peer.Addr().Unmap().IsLoopback() && !isLoopback((&url.URL{Host: r.Host}).Hostname()) {
-			http.Error(w, "This demo shows mail to whoever sees it: open it at localhost or 127.0.0.1, or start it with -smtp.", http.StatusForbidden)
+			http.Error(w, "This demo shows mail to all visitors: open it at localhost or 127.0.0.1, or start it with -smtp.", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -104,7 +104,7 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// page finds out who asks, and answers for an action that fails.
+// page finds the user of a session, and answers for an action that fails.
 func (h *host) page(next action) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := h.visitor(r)

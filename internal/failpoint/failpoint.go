@@ -1,21 +1,21 @@
 // Package failpoint names the moments at which a crash would hurt most, so that
-// tests can crash there. Nothing outside of this repository's modules can
-// import it; unless a test arms it, Hit does nothing.
+// tests can crash there. Nothing outside this repository's modules can import
+// it. Unless a test arms it, Hit does nothing.
 package failpoint
 
 import "sync/atomic"
 
 var hook atomic.Pointer[func(name string)]
 
-// Hit tells that the program has come to a moment.
+// Hit marks that the program has reached a moment.
 func Hit(name string) {
 	if f := hook.Load(); f != nil {
 		(*f)(name)
 	}
 }
 
-// Arm makes Hit call f, which must be safe for use from many goroutines.
-// A nil f disarms it.
+// Arm makes Hit call f, which must be safe for concurrent use. A nil f disarms
+// it.
 func Arm(f func(name string)) {
 	if f == nil {
 		hook.Store(nil)
