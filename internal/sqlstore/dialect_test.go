@@ -32,11 +32,16 @@ func TestBusy(t *testing.T) {
 		{PostgreSQL, pgxError{"40001"}, true}, // serialization failure
 		{PostgreSQL, pgxError{"40P01"}, true}, // deadlock
 		{PostgreSQL, pgError{"40001"}, true},
+		{PostgreSQL, pgxError{"55P03"}, true}, // lock_timeout
+		{PostgreSQL, pgxError{"57014"}, true}, // statement_timeout
+		{PostgreSQL, pgxError{"25P03"}, true}, // idle_in_transaction_session_timeout
 		{PostgreSQL, pgxError{"23505"}, false},
 		{PostgreSQL, errors.New("40001"), false},
 		{MySQL, &mysqlError{1213}, true}, // deadlock
 		{MySQL, &mysqlError{1205}, true}, // lock wait timeout
 		{MySQL, &mysqlError{1020}, true}, // record has changed
+		{MySQL, &mysqlError{3024}, true}, // statement timeout of MySQL
+		{MySQL, &mysqlError{1969}, true}, // of MariaDB
 		{MySQL, &mysqlError{1062}, false},
 		{MySQL, errors.New("1213"), false},
 		{SQLite, errors.New("database is locked (5) (SQLITE_BUSY)"), true},

@@ -65,7 +65,8 @@ var MySQL = &Dialect{
 // another node has changed the same rows: it reports a deadlock.
 func mysqlBusy(err error) bool {
 	switch mysqlNumber(err) {
-	case 1213, 1205, 1020: // deadlock, lock wait timeout, record has changed
+	case 1213, 1205, 1020, // deadlock, lock wait timeout, record has changed
+		3024, 1969: // statement timeout of MySQL, of MariaDB
 		return true
 	}
 	return false

@@ -32,9 +32,13 @@ var PostgreSQL = &Dialect{
 	probe:        func(context.Context, Conn) error { return nil },
 }
 
+// postgresBusy takes a timeout that is set in the server for a lost race. That
+// the caller has cancelled a statement has the same SQLSTATE as its timeout;
+// Retry sees the difference in its context.
 func postgresBusy(err error) bool {
 	switch sqlState(err) {
-	case "40001", "40P01": // serialization failure, deadlock
+	case "40001", "40P01", // serialization failure, deadlock
+		"55P03", "57014", "25P03": // lock_timeout, statement_timeout, idle_in_transaction_session_timeout
 		return true
 	}
 	return false

@@ -109,14 +109,14 @@ func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, 
 		}
 		return err
 	})
-	if s.dialect.Busy(err) {
+	if ctx.Err() == nil && s.dialect.Busy(err) {
 		err = fmt.Errorf("%w: %w", errLostRace, err)
 	}
 	return err
 }
 
 // errLostRace means that apply has run in vain.
-var errLostRace = errors.New("the database gave way to another transaction; nothing was changed, try again")
+var errLostRace = errors.New("the database ended the transaction; nothing was changed, try again")
 
 const (
 	claimTimeout = 60 * time.Second

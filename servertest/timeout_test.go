@@ -1,0 +1,143 @@
+package servertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/uptrace/bun"
+
+	"github.com/gopassreset/reset"
+	storebun "github.com/gopassreset/reset/store_bun"
+)
+
+// with opens a new database for whose connections a variable is set.
+func (s server) with(t *testing.T, conns int, name, value string) *bun.DB {
+	t.Helper()
+	address := s.address(t)
+	if s.name == mysqlServer.name {
+		config, err := mysql.ParseDSN(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Params = map[string]string{name: value}
+		address = config.FormatDSN()
+	} else {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		q.Set(name, value)
+		u.RawQuery = q.Encode()
+		address = u.String()
+	}
+	db := s.fresh(t, address, conns)
+	createSchema(t, db)
+	return db
+}
+
+// A timeout that an operator has set for all statements or locks is a lost race:
+// 300 requests meet a table that somebody has locked, and all succeed.
+func TestServerTimeouts(t *testing.T) {
+	const calls, users, fails = 300, 3, 20
+	settings := map[string][][2]string{
+		postgresServer.name: {{"lock_timeout", "20ms"}, {"statement_timeout", "50ms"}},
+		mysqlServer.name:    {{"innodb_lock_wait_timeout", "1"}, {"max_statement_time", "0.05"}}, // MariaDB's
+	}
+	hold := map[string]string{
+		postgresServer.name: "LOCK TABLE reset_mails",
+		mysqlServer.name:    "SELECT user_id FROM reset_locks FOR UPDATE",
+	}
+	onEach(t, func(t *testing.T, s server) {
+		for _, setting := range settings[s.name] {
+			t.Run(setting[0], func(t *testing.T) {
+				db := s.with(t, raceConns, setting[0], setting[1])
+				var failures failedQueries
+				store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+				issue := func(i int) error {
+					a := activation(i, fmt.Sprint("user ", i%users))
+					_, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: raceMax}, mailFor(a))
+					if errors.Is(err, reset.ErrTooManyRequests) {
+						return nil
+					}
+					return err
+				}
+				for i := range users {
+					if err := issue(i); err != nil {
+						t.Fatal(err)
+					}
+				}
+				holder, err := db.BeginTx(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, holder, hold[s.name])
+				var wg sync.WaitGroup
+				for i := range calls {
+					wg.Go(func() {
+						if err := issue(users + i); err != nil {
+							t.Errorf("Issue: %v", err)
+						}
+						if err := store.Enqueue(t.Context(), publicRequest(users+calls+i)); err != nil {
+							t.Errorf("Enqueue: %v", err)
+						}
+					})
+				}
+				poll(t, func() bool { return failures.Load() >= fails })
+				if err := holder.Rollback(); err != nil {
+					t.Fatal(err)
+				}
+				wg.Wait()
+				if got, want := count(t, db, "SELECT COUNT(*) FROM reset_activations"), users*raceMax; got != want {
+					t.Errorf("%d requests are live, want %d", got, want)
+				}
+				if got, want := count(t, db, "SELECT COUNT(*) FROM reset_mails"), users*raceMax+calls; got != want {
+					t.Errorf("%d mails are queued, want %d", got, want)
+				}
+				t.Logf("%d statements were run again", failures.Load())
+			})
+		}
+	})
+}
+
+// A transaction that PostgreSQL ends because SetPassword dawdles changes nothing.
+func TestIdleInTransaction(t *testing.T) {
+	s := postgresServer
+	db := s.with(t, 4, "idle_in_transaction_session_timeout", "50ms")
+	store := newStore(t, db, storebun.Options{})
+	createUsers(t, db)
+	createUser(t, db, "a")
+	a := activation(1, "a")
+	if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	redeem := func(dawdle func()) error {
+		return store.Redeem(t.Context(), start, a, notification(2, "a"), func(ctx context.Context) error {
+			dawdle()
+			return setPassword(ctx, db, "a", "new")
+		})
+	}
+	err := redeem(func() {
+		poll(t, func() bool {
+			return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND application_name = current_setting('application_name')") == 0
+		})
+	})
+	if err == nil || errors.Is(err, reset.ErrInvalidActivation) || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("Redeem whose transaction was ended: got %v, want an error that says to try again", err)
+	}
+	if got := password(t, db, "a"); got != "old" {
+		t.Errorf("afterwards the password is %q", got)
+	}
+	if err := redeem(func() {}); err != nil {
+		t.Errorf("Redeem afterwards: %v", err)
+	}
+	if got := password(t, db, "a"); got != "new" {
+		t.Errorf("in the end the password is %q", got)
+	}
+}
