@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -664,6 +665,28 @@ func TestLeaseLost(t *testing.T) {
 		pass(2 * time.Minute) // that worker has died
 		f.wantSent(1)
 		f.wantQueued(0)
+	})
+}
+
+// Of public requests that were leased together, those whose lease is still held
+// are mailed although the first has lost its own.
+func TestLeaseOfFirstLost(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.forgot(ann.Email)
+		f.forgot(ann.Email)
+		pass(2 * time.Second)
+		var lost atomic.Bool
+		f.store.Before = func(ctx context.Context, method string) error {
+			if method != "Issue" || lost.Swap(true) {
+				return nil
+			}
+			later := time.Now().Add(2 * time.Minute) // of a worker whose clock is ahead
+			_, err := f.store.Store.Lease(ctx, later, later.Add(time.Minute), 1)
+			return err
+		}
+		f.begin()
+		pass(10 * time.Second)
+		f.wantSent(1)
 	})
 }
 
