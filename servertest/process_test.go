@@ -180,7 +180,7 @@ func TestProcessesForgot(t *testing.T) {
 				t.Errorf("child: %v: %s", err, &c.stderr)
 			}
 			for line := range strings.Lines(c.stderr.String()) {
-				if !strings.Contains(line, "event=over_cap") {
+				if !strings.Contains(line, "event=over_budget") {
 					t.Error(line)
 				}
 			}
