@@ -61,6 +61,11 @@ type Config struct {
 	// by name; see docs/templates.md. Defaults to the built-in ones.
 	Templates fs.FS
 
+	// Realm names whose records these are, where several applications or brands
+	// share a store: each needs a realm of its own, of at most 64 bytes. The
+	// Store must be a RealmStore. Defaults to "", the realm of a store that is
+	// not shared.
+	Realm string
 	// TTL is how long a request lives, 5 minutes to 24 hours. Defaults to 60
 	// minutes.
 	TTL time.Duration
@@ -126,7 +131,7 @@ type Config struct {
 	//	       foreign_post, client_limited, limiter_full, proxy_unknown,
 	//	       user_ambiguous, user_mismatch, queue_late, queue_full, workers_few,
 	//	       mailer_throttled, mailer_failing, base_url_mismatch,
-	//	       body_consumed, busy,
+	//	       base_url_conflict, body_consumed, busy,
 	//	       transaction_not_used
 	//	ERROR  mail_failed, mailer_failed, request_failed, limiter_failed,
 	//	       lease_failed, settle_failed, purge_failed, panic
@@ -173,7 +178,12 @@ func (m *mistakes) add(field string, err error) {
 func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 	var m mistakes
 	m.add("Users", given(c.Users))
-	m.add("Store", given(c.Store))
+	if err := given(c.Store); err != nil {
+		m.add("Store", err)
+	} else {
+		c.Store, err = realmOf(c.Store, c.Realm)
+		m.add("Realm", err)
+	}
 	if err := given(c.Mailer); err != nil {
 		m.add("Mailer", err)
 	} else if mailer, ok := c.Mailer.(interface{ Check() error }); ok {

@@ -76,6 +76,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer watching.Wait()
 	defer endWatch()
 	d.running.Go(func() { d.purgeAll(ctx) })
+	d.running.Go(func() { d.noteBaseURL(ctx) })
 	d.running.Go(func() { d.beatAll(ctx) })
 	for d.stop.Err() == nil {
 		d.round()
@@ -750,6 +751,25 @@ func (d *delivery) settle(ctx context.Context, done []Settlement) bool {
 		case <-time.After(jitter(time.Second)):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// noteBaseURL warns if another Service of the realm has, or had, another
+// BaseURL: mail that one of them queues may lead to the other.
+func (d *delivery) noteBaseURL(ctx context.Context) {
+	store, ok := d.cfg.Store.(RealmStore)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	var last string
+	err := d.events.noPanic(ctx, func() (err error) {
+		last, err = store.SetBaseURL(ctx, d.cfg.BaseURL)
+		return err
+	})
+	if err == nil && last != "" && last != d.cfg.BaseURL {
+		d.events.log(ctx, baseURLConflict, "base_url", d.cfg.BaseURL, "other", last)
 	}
 }
 

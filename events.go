@@ -40,6 +40,7 @@ var (
 	limiterFull       = event{"limiter_full", slog.LevelWarn, "limiter has no room for another key", []string{"limiter", "count"}}
 	proxyUnknown      = event{"proxy_unknown", slog.LevelWarn, "request has a forwarding header: if a proxy sent it, set Config.ClientIP to ClientIPBehind with its addresses", []string{"header", "peer"}}
 	baseURLMismatch   = event{"base_url_mismatch", slog.LevelWarn, "Pages is visited elsewhere than Config.BaseURL says, where its links and forms lead", []string{"visited", "base_url"}}
+	baseURLConflict   = event{"base_url_conflict", slog.LevelWarn, "another Service uses the same realm of the store and has, or had, another BaseURL", []string{"base_url", "other"}}
 	foreignPost       = event{"foreign_post", slog.LevelWarn, "request from a page of another origin refused", []string{"client", "key", "origin", "base_url", "count"}}
 	bodyConsumed      = event{"body_consumed", slog.LevelWarn, "the body of a request was read before it came here: exempt the mount from the middleware that does", []string{"count"}}
 	hashingBusy       = event{"busy", slog.LevelWarn, "a new password had to wait for hashing too long", []string{"count"}}
@@ -69,7 +70,7 @@ var allEvents = []event{
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
 	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
 	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
-	baseURLMismatch, bodyConsumed, hashingBusy,
+	baseURLMismatch, baseURLConflict, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }
 

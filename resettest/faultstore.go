@@ -29,6 +29,7 @@ type FaultStore struct {
 	LeaseFunc   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
 	SettleFunc  func(ctx context.Context, done []reset.Settlement) error
 	PurgeFunc   func(ctx context.Context, now time.Time, n int) (int, error)
+	RealmFunc   func(name string) reset.Store
 
 	// Before is called at the start of each call, which fails with the error
 	// that Before returns. Defaults to nil: nothing is called.
@@ -239,4 +240,24 @@ func (s *FaultStore) Queued(ctx context.Context, limit int) (int, error) {
 		return below.Queued(ctx, limit)
 	}
 	return 0, errors.ErrUnsupported
+}
+
+// Realm implements reset.RealmStore if the Store below does, and otherwise
+// returns nil. The view is a FaultStore with the same Before and After.
+func (s *FaultStore) Realm(name string) reset.Store {
+	if s.RealmFunc != nil {
+		return s.RealmFunc(name)
+	}
+	if below, ok := s.Store.(reset.RealmStore); ok {
+		return &FaultStore{Store: below.Realm(name), Before: s.Before, After: s.After}
+	}
+	return nil
+}
+
+// SetBaseURL is like Stats.
+func (s *FaultStore) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
+	if below, ok := s.Store.(reset.RealmStore); ok {
+		return below.SetBaseURL(ctx, baseURL)
+	}
+	return "", errors.ErrUnsupported
 }

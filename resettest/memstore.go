@@ -15,7 +15,10 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-var _ reset.StatsStore = (*MemStore)(nil)
+var (
+	_ reset.RealmStore = (*MemStore)(nil)
+	_ reset.StatsStore = (*MemStore)(nil)
+)
 
 // claimTimeout ends a claim whose outcome is not recorded.
 const claimTimeout = 60 * time.Second
@@ -37,6 +40,39 @@ type MemStore struct {
 	quiet       map[string]time.Time     // by user; until then none is bound
 	redeeming   map[string]chan struct{} // by user; closed when Redeem ends
 	ran, failed time.Time                // of Beat
+	baseURL     string
+
+	name   string    // of the realm
+	root   *MemStore // of a view for a realm; nil: this one
+	realms sync.Map  // *MemStore by the name of its realm, in the root
+}
+
+// Realm implements reset.RealmStore.
+func (s *MemStore) Realm(name string) reset.Store {
+	root := s.whole()
+	if name == "" {
+		return root
+	}
+	view, _ := root.realms.LoadOrStore(name, &MemStore{UsersElsewhere: root.UsersElsewhere, name: name, root: root})
+	return view.(*MemStore)
+}
+
+// whole returns the store that a view belongs to.
+func (s *MemStore) whole() *MemStore {
+	if s.root != nil {
+		return s.root
+	}
+	return s
+}
+
+// SetBaseURL implements reset.RealmStore.
+func (s *MemStore) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
+	if err := s.begin(ctx); err != nil {
+		return "", err
+	}
+	defer s.mu.Unlock()
+	last, s.baseURL = s.baseURL, baseURL
+	return last, nil
 }
 
 type activation struct {
@@ -56,6 +92,8 @@ type bound struct {
 	userID string
 	at     time.Time
 }
+
+const maxRealm = 64 // bytes
 
 const day = 24 * time.Hour
 
@@ -397,12 +435,25 @@ func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements reset.Store.
-func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (removed int, err error) {
+	all := []*MemStore{s.whole()}
+	s.whole().realms.Range(func(_, view any) bool { all = append(all, view.(*MemStore)); return true })
+	for _, realm := range all {
+		purged, err := realm.purge(ctx, millis(now), n-removed)
+		if err != nil {
+			return 0, err
+		}
+		removed += purged
+	}
+	return removed, nil
+}
+
+// purge is Purge for one realm.
+func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (int, error) {
 	if err := s.begin(ctx); err != nil {
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	now = millis(now)
 	removed := 0
 	expired := func(end time.Time) bool {
 		if removed == n || end.After(now) {
@@ -504,6 +555,9 @@ func latest(a, b time.Time) time.Time {
 func (s *MemStore) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("resettest: %w", err)
+	}
+	if len(s.name) > maxRealm {
+		return fmt.Errorf("resettest: realm has more than %d bytes", maxRealm)
 	}
 	s.mu.Lock()
 	if s.activations == nil {

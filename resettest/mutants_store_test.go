@@ -26,8 +26,8 @@ func TestStoreMutants(t *testing.T) {
 		sentences []storeSentence
 		mutants   []storeMutant
 	}{
-		{"same database", false, storeSentences(false), sameDatabaseMutants()},
-		{"elsewhere", true, slices.Concat(elsewhereSentences(), cancelSentences()), elsewhereMutants()},
+		{"same database", false, slices.Concat(storeSentences(false), realmSentences(false)), slices.Concat(sameDatabaseMutants(), realmMutants())},
+		{"elsewhere", true, slices.Concat(elsewhereSentences(), cancelSentences(), realmSentences(true)), slices.Concat(elsewhereMutants(), realmMutants(), []storeMutant{claimsOfRealms()})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			specimen[func(*broken), *storeCheck]{

@@ -15,8 +15,9 @@ import (
 )
 
 // TestStore tests a store in the mode "one transaction". Each subtest tests one
-// promise of reset.Store, or of reset.StatsStore if the store is one, on a store
-// from open, which must be empty and used by nothing else. If the store must be closed, open does so in t.Cleanup.
+// promise of reset.Store, or of reset.RealmStore or reset.StatsStore if the store
+// is one, on a store from open, which must be empty and used by nothing else. If
+// the store must be closed, open does so in t.Cleanup.
 //
 // TestStore reads what a cancelled call has done as soon as the call returns. A
 // server may still be working then: wrap such a store in a FaultStore whose
@@ -35,7 +36,7 @@ func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
 }
 
 func testStore(t *testing.T, open func(t *testing.T) reset.Store, elsewhere bool) {
-	for _, s := range slices.Concat(storeSentences(elsewhere), statsSentences()) {
+	for _, s := range slices.Concat(storeSentences(elsewhere), realmSentences(elsewhere), statsSentences()) {
 		t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&storeCheck{TB: t, store: open(t), elsewhere: elsewhere})
@@ -79,16 +80,25 @@ type storeCheck struct {
 	store     reset.Store
 	elsewhere bool
 	last      atomic.Uint64
+	whole     *storeCheck // of the store that this view belongs to
+}
+
+// next returns a number that no other record of the store has.
+func (c *storeCheck) next() uint64 {
+	if c.whole != nil {
+		return c.whole.next()
+	}
+	return c.last.Add(1)
 }
 
 func (c *storeCheck) id() (id reset.ID) {
 	binary.BigEndian.PutUint64(id[:8], uint64(start.UnixMilli())<<16)
-	binary.BigEndian.PutUint64(id[8:], c.last.Add(1))
+	binary.BigEndian.PutUint64(id[8:], c.next())
 	return id
 }
 
 func (c *storeCheck) hash() reset.Hash {
-	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, c.last.Add(1)))
+	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, c.next()))
 }
 
 // activation returns an activation of a new request.

@@ -81,10 +81,10 @@ func newCluster(t *testing.T, elsewhere bool) []place {
 	return places
 }
 
-// spread returns a store whose calls go to the nodes in turn.
-func spread(nodes ...*host) *resettest.FaultStore {
+// spread returns a store whose calls go to the stores of the nodes in turn.
+func spread(nodes ...reset.Store) *resettest.FaultStore {
 	var calls atomic.Int64
-	next := func() reset.Store { return nodes[int(calls.Add(1))%len(nodes)].store }
+	next := func() reset.Store { return nodes[int(calls.Add(1))%len(nodes)] }
 	return &resettest.FaultStore{
 		EnqueueFunc: func(ctx context.Context, m reset.Mail) error { return next().Enqueue(ctx, m) },
 		IssueFunc: func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
@@ -104,6 +104,13 @@ func spread(nodes ...*host) *resettest.FaultStore {
 		},
 		SettleFunc: func(ctx context.Context, done []reset.Settlement) error { return next().Settle(ctx, done) },
 		PurgeFunc:  func(ctx context.Context, now time.Time, n int) (int, error) { return next().Purge(ctx, now, n) },
+		RealmFunc: func(name string) reset.Store {
+			var views []reset.Store
+			for _, s := range nodes {
+				views = append(views, s.(reset.RealmStore).Realm(name))
+			}
+			return spread(views...)
+		},
 	}
 }
 
@@ -144,7 +151,7 @@ func TestGaleraStore(t *testing.T) {
 				if err := forget(t.Context(), nodes[0]); err != nil {
 					t.Fatal(err)
 				}
-				store := spread(nodes...)
+				store := spread(nodes[0].store, nodes[1].store)
 				if !elsewhere {
 					redeemAlone(store)
 				}

@@ -38,7 +38,7 @@ func TestHistories(t *testing.T) {
 var historyUsers = []string{"alice", "bob", "carol"}
 
 func forget(ctx context.Context, h *host) error {
-	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_runs"} {
+	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms"} {
 		if _, err := h.db.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 			return err
 		}

@@ -56,7 +56,10 @@ import (
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
-var _ reset.StatsStore = (*Store)(nil)
+var (
+	_ reset.RealmStore = (*Store)(nil)
+	_ reset.StatsStore = (*Store)(nil)
+)
 
 // A Store implements reset.Store in a database of the host. Times are stored as
 // Unix milliseconds and strings as bytes.
@@ -139,6 +142,14 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 // Purge implements [reset.Store].
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 	return s.sql.Purge(ctx, now, n)
+}
+
+// Realm implements [reset.RealmStore].
+func (s *Store) Realm(name string) reset.Store { return &Store{s.sql.Realm(name)} }
+
+// SetBaseURL implements [reset.RealmStore].
+func (s *Store) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
+	return s.sql.SetBaseURL(ctx, baseURL)
 }
 
 // Stats implements [reset.StatsStore].

@@ -35,7 +35,10 @@ import (
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
-var _ reset.StatsStore = (*Store)(nil)
+var (
+	_ reset.RealmStore = (*Store)(nil)
+	_ reset.StatsStore = (*Store)(nil)
+)
 
 // A Store implements [reset.Store] in one SQLite file, which any number of Stores
 // and processes may have open. Methods that write wait for each other, first
@@ -261,6 +264,19 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 // Purge implements [reset.Store].
 func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
 	return s.sql.Purge(ctx, now, n)
+}
+
+// Realm implements [reset.RealmStore]. The view has the same file open: closing
+// either closes both.
+func (s *Store) Realm(name string) reset.Store {
+	view := *s
+	view.sql = s.sql.Realm(name)
+	return &view
+}
+
+// SetBaseURL implements [reset.RealmStore].
+func (s *Store) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
+	return s.sql.SetBaseURL(ctx, baseURL)
 }
 
 // Stats implements [reset.StatsStore].

@@ -61,7 +61,8 @@ type Dialect struct {
 	finish func(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error
 
 	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
-	beat        string // inserts a row of reset_runs, or writes the later times
+	beat        string // inserts a row of reset_realms, or writes the later times
+	setBaseURL  string // inserts a row of reset_realms, or writes its base_url
 	selectBytes string // selects its only argument, which is bytes
 	probe       Op     // fails where a setting would break a promise
 	probePool   func(context.Context, Pool) error
@@ -93,6 +94,9 @@ func anyError(err error, f func(error) bool) bool {
 // written keeps the cap at every isolation level, while SELECT ... FOR UPDATE
 // can't lock the rows that are not there yet.
 func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error {
+	if err := s.checkRealm(); err != nil {
+		return err
+	}
 	return exec(ctx, c, s.dialect.writeLock, s.realm, text(userID), until.UnixMilli())
 }
 

@@ -14,7 +14,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if limits.MaxRequests < 1 {
 		return fmt.Errorf("at most %d requests", limits.MaxRequests)
 	}
-	if err := cmp.Or(checkUserID(a.UserID), checkText(a.Email)); err != nil {
+	if err := cmp.Or(s.checkRealm(), checkUserID(a.UserID), checkText(a.Email)); err != nil {
 		return err
 	}
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {

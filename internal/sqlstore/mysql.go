@@ -55,6 +55,7 @@ var MySQL = &Dialect{
 	purge:       purgeInnoDB,
 	finish:      finishServer,
 	create:      createMySQL,
+	setBaseURL:  insertRealm + ` ON DUPLICATE KEY UPDATE base_url = VALUES(base_url)`,
 	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, VALUES(ran)), mailer_failed = greatest(mailer_failed, VALUES(mailer_failed))`,
 	selectBytes: `SELECT ?`,
 	probe:       probeMySQL,

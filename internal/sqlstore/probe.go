@@ -41,7 +41,7 @@ func probeTables(ctx context.Context, c Conn, d *Dialect) error {
 		`DELETE FROM reset_activations WHERE hash IS NULL`,
 		`DELETE FROM reset_mails WHERE id IS NULL`,
 		`DELETE FROM reset_locks WHERE user_id IS NULL`,
-		`DELETE FROM reset_runs WHERE realm IS NULL`,
+		`DELETE FROM reset_realms WHERE realm IS NULL`,
 	} {
 		if err := exec(ctx, c, query); err != nil {
 			return fmt.Errorf("the tables can't be written to: %w", err)

@@ -18,8 +18,8 @@ const (
 	selectDue      = `SELECT id, due FROM (SELECT realm, id, due FROM` + unexpired + ` AND due <= ?`
 	countExpired   = `SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE expires <= ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
 	countLive      = `SELECT count(DISTINCT request) FROM (SELECT realm, request, claim FROM reset_activations WHERE expires > ? ORDER BY expires LIMIT ?) AS a WHERE realm = ? AND claim IS NULL`
-	selectRun      = `SELECT ran, mailer_failed FROM reset_runs WHERE realm = ?`
-	insertRun      = `INSERT INTO reset_runs (realm, ran, mailer_failed) VALUES (?, ?, ?)`
+	selectRun      = `SELECT ran, mailer_failed FROM reset_realms WHERE realm = ?`
+	insertRun      = `INSERT INTO reset_realms (realm, ran, mailer_failed) VALUES (?, ?, ?)`
 )
 
 // Queued implements reset.StatsStore.

@@ -30,8 +30,9 @@ CREATE TABLE IF NOT EXISTS reset_sent ( -- mail for public requests that counts 
     INDEX reset_sent_expires (expires)
 ) ENGINE = InnoDB;
 
-CREATE TABLE IF NOT EXISTS reset_runs ( -- when a process last ran Run, and when mail last failed there
+CREATE TABLE IF NOT EXISTS reset_realms (
     realm         VARBINARY(64) NOT NULL PRIMARY KEY,
-    ran           BIGINT        NOT NULL,
-    mailer_failed BIGINT        NOT NULL
+    ran           BIGINT        NOT NULL, -- when a process last ran Run
+    mailer_failed BIGINT        NOT NULL, -- when mail last failed there
+    base_url      BLOB
 ) ENGINE = InnoDB;

@@ -35,8 +35,9 @@ CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
 
 CREATE INDEX reset_sent_expires ON reset_sent (expires);
 
-CREATE TABLE reset_runs ( -- when a process last ran Run, and when mail last failed there
+CREATE TABLE reset_realms (
     realm         BYTEA  NOT NULL PRIMARY KEY,
-    ran           BIGINT NOT NULL,
-    mailer_failed BIGINT NOT NULL
+    ran           BIGINT NOT NULL, -- when a process last ran Run
+    mailer_failed BIGINT NOT NULL, -- when mail last failed there
+    base_url      BYTEA
 );

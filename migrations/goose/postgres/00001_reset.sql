@@ -81,10 +81,11 @@ CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
 
 CREATE INDEX reset_sent_expires ON reset_sent (expires);
 
-CREATE TABLE reset_runs ( -- when a process last ran Run, and when mail last failed there
+CREATE TABLE reset_realms (
     realm         BYTEA  NOT NULL PRIMARY KEY,
-    ran           BIGINT NOT NULL,
-    mailer_failed BIGINT NOT NULL
+    ran           BIGINT NOT NULL, -- when a process last ran Run
+    mailer_failed BIGINT NOT NULL, -- when mail last failed there
+    base_url      BYTEA
 );
 
 UPDATE reset_schema SET version = 2 WHERE id = 1;
@@ -98,6 +99,6 @@ DROP TABLE reset_locks;
 
 DROP TABLE reset_sent;
 
-DROP TABLE reset_runs;
+DROP TABLE reset_realms;
 
 DROP TABLE reset_schema;

@@ -6,6 +6,6 @@ DROP TABLE reset_locks;
 
 DROP TABLE reset_sent;
 
-DROP TABLE reset_runs;
+DROP TABLE reset_realms;
 
 DROP TABLE reset_schema;

@@ -69,10 +69,11 @@ CREATE TABLE IF NOT EXISTS reset_sent ( -- mail for public requests that counts 
     INDEX reset_sent_expires (expires)
 ) ENGINE = InnoDB;
 
-CREATE TABLE IF NOT EXISTS reset_runs ( -- when a process last ran Run, and when mail last failed there
+CREATE TABLE IF NOT EXISTS reset_realms (
     realm         VARBINARY(64) NOT NULL PRIMARY KEY,
-    ran           BIGINT        NOT NULL,
-    mailer_failed BIGINT        NOT NULL
+    ran           BIGINT        NOT NULL, -- when a process last ran Run
+    mailer_failed BIGINT        NOT NULL, -- when mail last failed there
+    base_url      BLOB
 ) ENGINE = InnoDB;
 
 UPDATE reset_schema SET version = 2 WHERE id = 1;

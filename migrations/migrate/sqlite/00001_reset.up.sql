@@ -96,10 +96,11 @@ CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
 
 CREATE INDEX reset_sent_expires ON reset_sent (expires);
 
-CREATE TABLE reset_runs ( -- when a process last ran Run, and when mail last failed there
+CREATE TABLE reset_realms (
     realm         BLOB    NOT NULL PRIMARY KEY,
-    ran           INTEGER NOT NULL,
-    mailer_failed INTEGER NOT NULL
+    ran           INTEGER NOT NULL, -- when a process last ran Run
+    mailer_failed INTEGER NOT NULL, -- when mail last failed there
+    base_url      BLOB
 ) WITHOUT ROWID;
 
 UPDATE reset_schema SET version = 2 WHERE id = 1;
