@@ -27,7 +27,7 @@ const checkLength = 12
 // Pages returns the handler for browsers: HTML pages that work without
 // JavaScript, and JSON for single-page apps on the same routes. Nothing that it
 // answers, or when, reveals who has an account. Mount it where Config.BaseURL
-// says; its prefix may be stripped before or not.
+// says; it does not matter whether the prefix is stripped before.
 //
 //	GET  /forgot               the form
 //	POST /forgot               form: email; JSON: {"email"}
@@ -49,8 +49,8 @@ const checkLength = 12
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
 // UNKNOWN_ERROR (500, or 503 with Retry-After where too many passwords wait for
-// hashing), and for a refused password PASSWORD_REFUSED (400) with
-// the member reason of [PasswordError].
+// hashing), and for a refused password PASSWORD_REFUSED (400) with the member
+// reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or
 // reset where BaseURL is http. The name demands Path=/, so every handler of the
@@ -61,7 +61,7 @@ const checkLength = 12
 // Of a mailed link that a mail program has damaged, by a full stop behind it for
 // instance, the activation is taken if it can be recognized for certain.
 //
-// GET and HEAD use nothing up, so mail scanners do no harm. Cross-site requests
+// GET and HEAD redeem nothing, so mail scanners do no harm. Cross-site requests
 // are refused here: exempt the mount from the host's own CSRF middleware.
 func (s *Service) Pages() http.Handler {
 	s.noteStart()
@@ -166,6 +166,9 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, status int, pg ui.
 	}
 	p.headers(w)
 	h := w.Header()
+	if _, found := linkActivation(r.URL.RawQuery); found { // and was not moved to the cookie
+		h.Set("Referrer-Policy", "no-referrer")
+	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	h.Add("Vary", "Accept-Language")
@@ -280,7 +283,7 @@ func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activatio
 }
 
 // deadLink is what the cookie holds once its activation has served or has turned
-// out to be dead, as opposed to a browser without the cookie.
+// out to be dead. A browser without the cookie gets another page.
 const deadLink = "dead"
 
 // pageMemory is how long a browser remembers a dead link and a typed address.

@@ -151,6 +151,12 @@ func say(t testing.TB, key string, values ...any) string {
 
 func (b *browser) wantPage(w *httptest.ResponseRecorder, status int, name string) {
 	b.t.Helper()
+	b.wantPageAt(w, status, name, "same-origin")
+}
+
+// wantPageAt checks a page and what it says of its URL to others.
+func (b *browser) wantPageAt(w *httptest.ResponseRecorder, status int, name, referrerPolicy string) {
+	b.t.Helper()
 	if want := say(b.t, name+".title"); w.Code != status || heading(w) != want {
 		b.t.Errorf("got %d %q, want %d %q", w.Code, heading(w), status, want)
 	}
@@ -158,8 +164,8 @@ func (b *browser) wantPage(w *httptest.ResponseRecorder, status int, name string
 	if got := w.Result().Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
 		b.t.Errorf("got Content-Type %q", got)
 	}
-	if got := w.Result().Header.Get("Referrer-Policy"); got != "same-origin" {
-		b.t.Errorf("got Referrer-Policy %q, want same-origin", got)
+	if got := w.Result().Header.Get("Referrer-Policy"); got != referrerPolicy {
+		b.t.Errorf("got Referrer-Policy %q, want %s", got, referrerPolicy)
 	}
 }
 
@@ -360,9 +366,10 @@ func TestPagesDamagedLink(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/reset//?activation=" + activation, "/reset/x?activation=" + activation, "/done/?activation=" + activation, "/forgot%3Factivation=" + activation} {
-		b.wantPage(b.get(path), 404, "notfound")
+	for _, path := range []string{"/reset//?activation=" + activation, "/reset/x?activation=" + activation, "/done/?activation=" + activation} {
+		b.wantPageAt(b.get(path), 404, "notfound", "no-referrer")
 	}
+	b.wantPage(b.get("/forgot%3Factivation="+activation), 404, "notfound")
 	b.wantPage(b.submit("/reset/"), 404, "notfound")
 }
 
@@ -846,11 +853,12 @@ func TestPagesFaults(t *testing.T) {
 		b.store.Fail(errors.New("disk full: /var/lib/app.db"))
 		for _, w := range []*httptest.ResponseRecorder{
 			b.submit("/forgot", "email", email),
-			b.get("/reset?activation=" + activation), b.get("/reset"), b.choose(check, goodPassword),
+			b.get("/reset"), b.choose(check, goodPassword),
 			b.get("/revoke"), b.submit("/revoke", "check", check),
 		} {
 			b.wantPage(w, 500, "failed")
 		}
+		b.wantPageAt(b.get("/reset?activation="+activation), 500, "failed", "no-referrer")
 		if w := b.call("/forgot", fmt.Sprintf(`{"email":%q}`, email)); w.Code != 500 || w.Body.String() != unknownErrorBody {
 			t.Errorf("got %d %s", w.Code, w.Body)
 		}
