@@ -108,6 +108,8 @@ func TestPlans(t *testing.T) {
 		func() error { return s.use(ctx, On(p), now, activation("b"), notification) },
 		func() error { return s.Revoke(ctx, "u", expires) },
 		func() error { _, err := s.Purge(ctx, expires, 100); return err },
+		func() error { _, err := s.Stats(ctx, now); return err },
+		func() error { return s.Beat(ctx, now, true) },
 	} {
 		if err := step(); err != nil {
 			t.Fatal(err)
@@ -116,7 +118,7 @@ func TestPlans(t *testing.T) {
 
 	for query, plan := range p.plans {
 		for _, step := range plan {
-			if strings.HasPrefix(step, "SCAN") {
+			if strings.HasPrefix(step, "SCAN") && step != "SCAN m" && step != "SCAN a" { // the bounded subqueries of Stats
 				t.Errorf("%s\n%s", query, step)
 			}
 		}
