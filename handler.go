@@ -45,10 +45,7 @@ func (s *Service) Handler() http.Handler {
 	for i, key := range s.cfg.APIKeys {
 		keys[i] = sha256.Sum256([]byte(key))
 	}
-	routes := map[string]jsonRoute{
-		"/v1/auth/reset-password": s.postResetPassword,
-		"/v1/auth/new-password":   s.postNewPassword,
-	}
+	routes := s.trustedRoutes()
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		route := routes[r.URL.Path]
 		switch {
@@ -61,6 +58,13 @@ func (s *Service) Handler() http.Handler {
 			s.serveTrusted(w, r, keys, route)
 		}
 	}, func(w http.ResponseWriter, _ *http.Request) { answerUnknown.write(w) })
+}
+
+func (s *Service) trustedRoutes() map[string]jsonRoute {
+	return map[string]jsonRoute{
+		"/v1/auth/reset-password": s.postResetPassword,
+		"/v1/auth/new-password":   s.postNewPassword,
+	}
 }
 
 func (s *Service) serveTrusted(w http.ResponseWriter, r *http.Request, keys [][sha256.Size]byte, route jsonRoute) {

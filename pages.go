@@ -65,6 +65,11 @@ const checkLength = 12
 // are refused here: exempt the mount from the host's own CSRF middleware.
 func (s *Service) Pages() http.Handler {
 	s.noteStart()
+	p := newPages(s)
+	return p.guard(p.serve, p.serveFailed)
+}
+
+func newPages(s *Service) *pages {
 	p := &pages{mount: mount{Service: s}, origin: http.NewCrossOriginProtection(), apps: s.cfg.AllowedOrigins}
 	// Behind a proxy that rewrites Host, the origin can only be known from here.
 	if err := p.origin.AddTrustedOrigin(originOf(s.base)); err != nil {
@@ -87,46 +92,50 @@ func (s *Service) Pages() http.Handler {
 		"/revoke":  {p.getLink("/revoke", "revoke"), p.post(p.postRevoke, p.jsonRevoke)},
 		"/revoked": {get: p.page("revoked")},
 	}
-	return s.guard(func(w http.ResponseWriter, r *http.Request) {
-		p.warnOfProxy(r)
-		path := p.routePath(r)
-		get := r.Method == http.MethodGet || r.Method == http.MethodHead
-		if get {
-			path, r = mendLink(path, r)
-		}
-		route := p.routes[path]
-		if get && route.get != nil && !isJSONGet(r) {
-			if to := p.redirection(r, path); to != "" {
-				p.redirectSecret(w, to)
-				return
-			}
-		}
-		p.warnOfMount(r, path)
-		switch {
-		case route.get == nil:
-			p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
-		case get:
-			route.get(w, r)
-		case r.Method == http.MethodPost && route.post != nil:
-			route.post(w, r)
-		case route.post != nil && p.apps.isPreflight(r):
-			p.jsonHeaders(w, r)
-			p.apps.preflight(w)
-		default:
-			w.Header().Set("Allow", "GET, HEAD")
-			if route.post != nil {
-				w.Header().Set("Allow", "GET, HEAD, POST")
-			}
-			p.write(w, r, http.StatusMethodNotAllowed, ui.Page{Name: "notfound"})
-		}
-	}, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && isJSON(r) || isJSONGet(r) {
-			p.jsonHeaders(w, r)
-			answerUnknown.write(w)
+	return p
+}
+
+func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
+	p.warnOfProxy(r)
+	path := p.routePath(r)
+	get := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if get {
+		path, r = mendLink(path, r)
+	}
+	route := p.routes[path]
+	if get && route.get != nil && !isJSONGet(r) {
+		if to := p.redirection(r, path); to != "" {
+			p.redirectSecret(w, to)
 			return
 		}
-		p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
-	})
+	}
+	p.warnOfMount(r, path)
+	switch {
+	case route.get == nil:
+		p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
+	case get:
+		route.get(w, r)
+	case r.Method == http.MethodPost && route.post != nil:
+		route.post(w, r)
+	case route.post != nil && p.apps.isPreflight(r):
+		p.jsonHeaders(w, r)
+		p.apps.preflight(w)
+	default:
+		w.Header().Set("Allow", "GET, HEAD")
+		if route.post != nil {
+			w.Header().Set("Allow", "GET, HEAD, POST")
+		}
+		p.write(w, r, http.StatusMethodNotAllowed, ui.Page{Name: "notfound"})
+	}
+}
+
+func (p *pages) serveFailed(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && isJSON(r) || isJSONGet(r) {
+		p.jsonHeaders(w, r)
+		answerUnknown.write(w)
+		return
+	}
+	p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
 }
 
 type pages struct {
