@@ -17,6 +17,7 @@ require (
 	filippo.io/edwards25519 v1.1.1 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/gopassreset/reset/store_pgx v0.0.0
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.2 // indirect
@@ -43,3 +44,5 @@ require (
 )
 
 replace github.com/gopassreset/reset => ../
+
+replace github.com/gopassreset/reset/store_pgx => ../store_pgx

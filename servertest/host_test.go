@@ -35,7 +35,7 @@ func createUser(t *testing.T, db *bun.DB, id string) {
 }
 
 func setPassword(ctx context.Context, db *bun.DB, id, hash string) error {
-	_, err := storebun.IDB(ctx, db).ExecContext(ctx, "UPDATE users SET hash = ? WHERE id = ?", hash, id)
+	_, err := execIn(ctx, db, "UPDATE users SET hash = ? WHERE id = ?", hash, id)
 	return err
 }
 

@@ -22,7 +22,7 @@ func TestIsolationLevels(t *testing.T) {
 				u.RawQuery = q.Encode()
 				db := freshPostgres(t, u.String(), raceConns)
 				createSchemaAtOnce(t, db)
-				raceIssues(t, db)
+				raceIssues(t, server{}, db)
 			})
 		}
 	})
@@ -41,7 +41,7 @@ func TestIsolationLevels(t *testing.T) {
 				config.Params = map[string]string{variable: "'" + level + "'"}
 				db := freshMySQL(t, config.FormatDSN(), raceConns)
 				createSchemaAtOnce(t, db)
-				raceIssues(t, db)
+				raceIssues(t, server{}, db)
 			})
 		}
 	})

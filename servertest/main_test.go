@@ -63,11 +63,12 @@ type server struct {
 	env  string
 	// fresh opens a new, empty database with at most conns connections.
 	fresh func(t *testing.T, address string, conns int) *bun.DB
+	api   api
 }
 
 var (
-	postgresServer = server{"PostgreSQL", "RESET_TEST_POSTGRES", freshPostgres}
-	mysqlServer    = server{"MySQL", "RESET_TEST_MYSQL", freshMySQL}
+	postgresServer = server{"PostgreSQL", "RESET_TEST_POSTGRES", freshPostgres, apiBun}
+	mysqlServer    = server{"MySQL", "RESET_TEST_MYSQL", freshMySQL, apiBun}
 	servers        = []server{postgresServer, mysqlServer}
 )
 

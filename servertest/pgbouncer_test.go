@@ -43,7 +43,7 @@ func pgBouncer(mode pgx.QueryExecMode) server {
 		config.DefaultQueryExecMode = mode
 		config.RuntimeParams["application_name"] = name
 		return pool(t, bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()), conns)
-	}}
+	}, apiBun}
 }
 
 // onPgBouncer runs f in each mode that works.
@@ -55,22 +55,22 @@ func onPgBouncer(t *testing.T, f func(t *testing.T, s server)) {
 
 func TestPgBouncerStore(t *testing.T) {
 	onPgBouncer(t, func(t *testing.T, s server) {
-		resettest.TestStore(t, emptied(s, s.open(t, 10), storebun.Options{}))
+		resettest.TestStore(t, emptied(s, s.open(t, 10), false))
 	})
 }
 
 func TestPgBouncerStoreElsewhere(t *testing.T) {
 	onPgBouncer(t, func(t *testing.T, s server) {
-		resettest.TestStoreElsewhere(t, emptied(s, s.open(t, 10), storebun.Options{UsersElsewhere: true}))
+		resettest.TestStoreElsewhere(t, emptied(s, s.open(t, 10), true))
 	})
 }
 
 // The pool has more connections than PgBouncer has to the server.
 func TestPgBouncerRaces(t *testing.T) {
 	onPgBouncer(t, func(t *testing.T, s server) {
-		raceIssues(t, s.open(t, raceConns))
-		raceRedeems(t, s.open(t, raceConns), false)
-		raceRedeems(t, s.open(t, raceConns), true)
+		raceIssues(t, s, s.open(t, raceConns))
+		raceRedeems(t, s, s.open(t, raceConns), false)
+		raceRedeems(t, s, s.open(t, raceConns), true)
 	})
 }
 

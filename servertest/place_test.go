@@ -23,7 +23,8 @@ import (
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/resettest"
-	storebun "github.com/gopassreset/reset/store_bun"
+	storepgx "github.com/gopassreset/reset/store_pgx"
+	storesql "github.com/gopassreset/reset/store_sql"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
@@ -46,6 +47,7 @@ func onAll(t *testing.T, f func(t *testing.T, s server)) {
 // number of processes can open.
 type place struct {
 	Kind      string // the name of a server
+	API       api
 	DSN       string
 	Elsewhere string // the DSN of the users' database, if it is another one
 }
@@ -53,7 +55,7 @@ type place struct {
 // newPlace makes a place that is gone when the test is over.
 func newPlace(t testing.TB, s server, elsewhere bool) place {
 	t.Helper()
-	p := place{Kind: s.name, DSN: newDSN(t, s)}
+	p := place{Kind: s.name, API: s.api, DSN: newDSN(t, s)}
 	if elsewhere {
 		p.Elsewhere = newDSN(t, s)
 	}
@@ -125,8 +127,10 @@ type host struct {
 	place
 	store reset.Store
 	db    *bun.DB // the store's
-	users accounts
-	close func()
+	// connections returns how many there are to the store's database.
+	connections func() int
+	users       accounts
+	close       func()
 }
 
 const hostConns = 12
@@ -134,7 +138,7 @@ const hostConns = 12
 func (p place) open(ctx context.Context) (*host, error) {
 	h := &host{place: p}
 	var err error
-	if p.Kind == sqliteFile.name {
+	if p.Kind == sqliteFile.name && p.API == apiBun {
 		store, err := storesqlite.OpenWith(p.DSN, storesqlite.Options{UsersElsewhere: p.Elsewhere != ""})
 		if err != nil {
 			return nil, err
@@ -145,13 +149,12 @@ func (p place) open(ctx context.Context) (*host, error) {
 		if h.db, err = openDB(p.Kind, p.DSN); err != nil {
 			return nil, err
 		}
-		h.close = func() { h.db.Close() }
-		if err := storebun.CreateSchema(ctx, h.db); err != nil {
+		store, err := connect(ctx, p.API, h.db, p.Elsewhere != "")
+		if err != nil {
 			return nil, err
 		}
-		if h.store, err = storebun.NewWith(ctx, h.db, storebun.Options{UsersElsewhere: p.Elsewhere != ""}); err != nil {
-			return nil, err
-		}
+		h.store, h.connections = store, store.connections
+		h.close = func() { store.close(); h.db.Close() }
 	}
 	h.users = accounts{h.db}
 	if p.Elsewhere != "" {
@@ -214,25 +217,32 @@ func (h *host) settled(t *testing.T, others ...*host) {
 	if h.Kind == sqliteFile.name {
 		return
 	}
-	stores, users := []*bun.DB{h.db}, []*bun.DB{h.users.db}
-	for _, o := range others {
-		stores, users = append(stores, o.db), append(users, o.users.db)
-	}
-	awaitQuiet(t, h.Kind, stores...)
+	all := append(others, h)
+	awaitQuiet(t, h.Kind, h.db, func() (n int) {
+		for _, h := range all {
+			n += h.connections()
+		}
+		return n
+	})
 	if h.users.db != h.db {
-		awaitQuiet(t, h.Kind, users...)
+		awaitQuiet(t, h.Kind, h.users.db, func() (n int) {
+			for _, h := range all {
+				n += h.users.db.Stats().OpenConnections
+			}
+			return n
+		})
 	}
 }
 
-// awaitQuiet waits until a database has no transaction and no connections but
-// those of pools.
-func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
+// awaitQuiet waits until a database has no transaction and no more connections
+// than are open.
+func awaitQuiet(t *testing.T, kind string, db *bun.DB, open func() int) {
 	t.Helper()
 	if kind == pgBouncerName { // keeps connections of its own and may pass a statement on a little later
 		quiet := 0
 		poll(t, func() bool {
 			quiet++
-			if count(t, pools[0], "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()") > 0 {
+			if count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()") > 0 {
 				quiet = 0
 			}
 			return quiet == 2
@@ -240,17 +250,13 @@ func awaitQuiet(t *testing.T, kind string, pools ...*bun.DB) {
 		return
 	}
 	connections := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
-	busy := func() int { return count(t, pools[0], connections+" AND state <> 'idle' AND pid <> pg_backend_pid()") }
+	busy := func() int { return count(t, db, connections+" AND state <> 'idle' AND pid <> pg_backend_pid()") }
 	if kind == mysqlServer.name {
 		connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
-		busy = func() int { return transactions(t, pools[0], ", ACTIVE ") }
+		busy = func() int { return transactions(t, db, ", ACTIVE ") }
 	}
 	poll(t, func() bool {
-		there := count(t, pools[0], connections)
-		for _, db := range pools {
-			there -= db.Stats().OpenConnections
-		}
-		return there <= 0 && busy() == 0
+		return count(t, db, connections) <= open() && busy() == 0
 	})
 }
 
@@ -398,25 +404,22 @@ func (accounts) HashPassword(_ context.Context, password string) (string, error)
 }
 
 func (u accounts) SetPassword(ctx context.Context, userID, hash string) error {
-	if tx, ok := storebun.Tx(ctx); ok {
-		return save(ctx, tx, userID, hash)
+	_, joined := storesql.Tx(ctx)
+	if _, ok := storepgx.Tx(ctx); ok || joined {
+		return save(ctx, u.db, userID, hash)
 	}
 	return u.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return save(ctx, tx, userID, hash) })
 }
 
-func save(ctx context.Context, tx bun.Tx, userID, hash string) error {
-	result, err := tx.ExecContext(ctx, "UPDATE users SET hash = ? WHERE id = ?", hash, userID)
-	if err != nil {
-		return err
-	}
-	n, err := result.RowsAffected()
+func save(ctx context.Context, db bun.IDB, userID, hash string) error {
+	n, err := execIn(ctx, db, "UPDATE users SET hash = ? WHERE id = ?", hash, userID)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
 		return reset.ErrNoUser
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = ?", userID)
+	_, err = execIn(ctx, db, "DELETE FROM sessions WHERE user_id = ?", userID)
 	return err
 }
 

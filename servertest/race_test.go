@@ -62,17 +62,25 @@ const (
 )
 
 // raceIssues issues for many users at once, far more than the cap, and counts.
-func raceIssues(t *testing.T, db *bun.DB) {
+func raceIssues(t *testing.T, s server, db *bun.DB) {
 	t.Helper()
 	var failures failedQueries
-	store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+	raceOn(t, db, []*connected{s.storeOn(t, db.WithQueryHook(&failures), false)})
+	if got := failures.Load(); got != 0 {
+		t.Errorf("%d statements failed, by deadlock for instance", got)
+	}
+}
+
+// raceOn does it on the stores in turn.
+func raceOn(t *testing.T, db *bun.DB, stores []*connected) {
+	t.Helper()
 	var issued atomic.Int64
 	var wg sync.WaitGroup
 	for i := range raceUsers * raceEach {
 		wg.Go(func() {
 			a := activation(i, fmt.Sprint("user ", i%raceUsers))
 			var limit *reset.LimitError
-			switch _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: raceMax}, mailFor(a)); {
+			switch _, err := stores[i%len(stores)].Issue(t.Context(), start, a, reset.Limits{MaxRequests: raceMax}, mailFor(a)); {
 			case err == nil:
 				issued.Add(1)
 			case !errors.As(err, &limit):
@@ -83,9 +91,6 @@ func raceIssues(t *testing.T, db *bun.DB) {
 		})
 	}
 	wg.Wait()
-	if got := failures.Load(); got != 0 {
-		t.Errorf("%d statements failed, by deadlock for instance", got)
-	}
 	if got := issued.Load(); got != raceUsers*raceMax {
 		t.Errorf("%d Issues succeeded, want %d", got, raceUsers*raceMax)
 	}
@@ -112,7 +117,7 @@ func (f *failedQueries) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 
 // The cap holds at the default isolation level, without a single failure.
 func TestRaceIssues(t *testing.T) {
-	onEach(t, func(t *testing.T, s server) { raceIssues(t, s.open(t, raceConns)) })
+	onEachAPI(t, func(t *testing.T, s server) { raceIssues(t, s, s.open(t, raceConns)) })
 }
 
 // Of all redemptions of a user's activations one succeeds, and its password is
@@ -120,14 +125,14 @@ func TestRaceIssues(t *testing.T) {
 func TestRaceRedeems(t *testing.T) {
 	for _, elsewhere := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
-			onEach(t, func(t *testing.T, s server) { raceRedeems(t, s.open(t, raceConns), elsewhere) })
+			onEachAPI(t, func(t *testing.T, s server) { raceRedeems(t, s, s.open(t, raceConns), elsewhere) })
 		})
 	}
 }
 
-func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
+func raceRedeems(t *testing.T, s server, db *bun.DB, elsewhere bool) {
 	const users, siblings, each = 5, 3, 30
-	store := newStore(t, db, storebun.Options{UsersElsewhere: elsewhere})
+	store := s.storeOn(t, db, elsewhere)
 	createUsers(t, db)
 	for user := range users {
 		name := fmt.Sprint("user ", user)
@@ -180,8 +185,8 @@ func raceRedeems(t *testing.T, db *bun.DB, elsewhere bool) {
 // Workers lease every mail once, while others enqueue and settle.
 func TestRaceLeases(t *testing.T) {
 	const mails, workers = 500, 20
-	onEach(t, func(t *testing.T, s server) {
-		store := s.store(t, raceConns, storebun.Options{})
+	onEachAPI(t, func(t *testing.T, s server) {
+		store := s.storeOn(t, s.open(t, raceConns), false)
 		var wg sync.WaitGroup
 		for i := range mails {
 			wg.Go(func() {

@@ -134,6 +134,10 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 	return s.sql.Redeem(ctx, now, a, notification, apply)
 }
 
+// TransactionUsed reports whether SetPassword has taken the transaction that ctx
+// carries. It is true where the users are elsewhere.
+func (s *Store) TransactionUsed(ctx context.Context) bool { return s.sql.TransactionUsed(ctx) }
+
 // Revoke implements [reset.Store]. It joins the transaction in ctx, of [WithTx]
 // or of SetPassword. No other method does.
 func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {

@@ -18,6 +18,8 @@ type Pool struct {
 	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
 	// Session takes a connection out of the pool.
 	Session func(ctx context.Context) (*Session, error)
+	// WriteFunc is Write for a pool that saves round trips; nil: it saves none.
+	WriteFunc func(ctx context.Context, f Op) error
 	// size returns how many connections the pool has at most, 0 for no limit.
 	// It is nil for pools that are not of database/sql.
 	size func() int
@@ -151,7 +153,12 @@ func (p Pool) WriteOne(ctx context.Context, f Op) error {
 }
 
 // Write implements Backend.
-func (p Pool) Write(ctx context.Context, f Op) error { return InTx(ctx, p.Dialect, p.Begin, f) }
+func (p Pool) Write(ctx context.Context, f Op) error {
+	if p.WriteFunc != nil {
+		return p.WriteFunc(ctx, f)
+	}
+	return InTx(ctx, p.Dialect, p.Begin, f)
+}
 
 // Begin implements Backend.
 func (p Pool) Begin(ctx context.Context) (*Tx, error) { return p.Dialect.begin(ctx, p) }
