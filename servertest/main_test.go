@@ -6,9 +6,11 @@
 //	RESET_TEST_GALERA='root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test'
 //	RESET_TEST_GALERA_CONTROL=…
 //	RESET_TEST_PGBOUNCER=postgres://postgres@127.0.0.1:6543/test
+//	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin
 //
 // .ci/galera.sh and .ci/pgbouncer.sh start a cluster and a PgBouncer and print
-// the last three. Every test makes a schema or database of its own and drops it
+// the three before the last. The last has the programs of which tests of
+// failover start servers. Every test makes a schema or database of its own and drops it
 // at the end; the accounts must be allowed to do that.
 package servertest
 
@@ -35,13 +37,14 @@ const howTo = `needs servers. To run it on all:
 
 	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test \
 	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
+	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin \
 	env $(.ci/galera.sh) $(.ci/pgbouncer.sh) go test ./servertest`
 
 // TestMain names the servers on which nothing is tested: go test shows the skips
 // of a package that passes only with -v.
 func TestMain(m *testing.M) {
 	var missing []string
-	all := append(servers, galeraServer, pgBouncer(pgx.QueryExecModeExec))
+	all := append(servers, galeraServer, pgBouncer(pgx.QueryExecModeExec), postgresPrograms)
 	for _, s := range all {
 		if os.Getenv(s.env) == "" {
 			missing = append(missing, s.name)
