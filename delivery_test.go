@@ -228,17 +228,27 @@ func TestPublicRequestsMerge(t *testing.T) {
 }
 
 // A user gets at most three mails an hour and twelve a day for public requests,
-// whatever the TTL, from whoever presses all day.
+// whatever the TTL, while somebody makes ten requests a minute all day, also if
+// the user replies to each mail with "it wasn't me".
 func TestBudgetOfMail(t *testing.T) {
-	for _, ttl := range []time.Duration{5 * time.Minute, time.Hour} {
-		t.Run(ttl.String(), func(t *testing.T) {
-			edit := func(c *reset.Config) { c.TTL = ttl }
+	for _, tt := range []struct {
+		ttl     time.Duration
+		revokes bool
+	}{{5 * time.Minute, false}, {5 * time.Minute, true}, {time.Hour, false}, {time.Hour, true}} {
+		t.Run(fmt.Sprintf("TTL %v, revokes: %t", tt.ttl, tt.revokes), func(t *testing.T) {
+			edit := func(c *reset.Config) { c.TTL = tt.ttl }
 			inBubble(t, edit, func(t *testing.T, f *fixture) {
 				f.begin()
-				const requests = 26 * 60
+				b := pagesOf(f)
+				const requests = 26 * 60 * 10
+				revoked := 0
 				for range requests {
 					f.forgot(ann.Email)
-					pass(time.Minute)
+					pass(6 * time.Second)
+					if tt.revokes && len(f.mailer.sent) > revoked {
+						b.submit("/revoke", "check", b.open("/revoke", activationOf(t, f.mailer.sent[revoked])))
+						revoked++
+					}
 				}
 				at := f.mailer.at
 				if len(at) <= 12 { // some on the second day
@@ -252,7 +262,11 @@ func TestBudgetOfMail(t *testing.T) {
 						t.Errorf("13 mails within %v", at[i+12].Sub(first))
 					}
 				}
-				f.wantEvents(map[string]int{"mail_sent": len(at), "over_budget": requests - len(at)})
+				events := map[string]int{"mail_sent": len(at), "over_budget": requests - len(at)}
+				if tt.revokes {
+					events["revoked_by_user"] = len(at)
+				}
+				f.wantEvents(events)
 				if got := f.log.named("over_budget")[0]["user"]; got != ann.ID {
 					t.Errorf("over_budget has the user %v, want %s", got, ann.ID)
 				}
