@@ -2,10 +2,15 @@ package docs_test
 
 import (
 	"context"
+	"database/sql"
 	"net/netip"
 	"os"
 
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
+
 	"github.com/gopassreset/reset"
+	storebun "github.com/gopassreset/reset/store_bun"
 )
 
 // Snippets of the pages that stand nowhere else. They compile here.
@@ -50,3 +55,15 @@ var _ = reset.Config{
 	ResetURL:       "https://app.example.com/new-password",
 	RevokeURL:      "https://app.example.com/not-me",
 }
+
+func storePool(ctx context.Context, dsn string, dialect schema.Dialect) (*storebun.Store, error) {
+	storeDB, err := sql.Open("pgx", dsn) // beside the pool of your pages
+	if err != nil {
+		return nil, err
+	}
+	storeDB.SetMaxOpenConns(8)
+	storeDB.SetMaxIdleConns(8)
+	return storebun.New(ctx, bun.NewDB(storeDB, dialect))
+}
+
+var _ = storePool

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/uptrace/bun"
@@ -42,6 +44,12 @@ func (s server) with(t *testing.T, conns int, name, value string) *bun.DB {
 	return db
 }
 
+// lockStore keeps requests of the users from going on that have made one before.
+var lockStore = map[string]string{
+	postgresServer.name: "LOCK TABLE reset_mails",
+	mysqlServer.name:    "SELECT user_id FROM reset_locks FOR UPDATE",
+}
+
 // A timeout that an operator has set for all statements or locks is a lost race:
 // 300 requests meet a table that somebody has locked, and all succeed.
 func TestServerTimeouts(t *testing.T) {
@@ -49,10 +57,6 @@ func TestServerTimeouts(t *testing.T) {
 	settings := map[string][][2]string{
 		postgresServer.name: {{"lock_timeout", "20ms"}, {"statement_timeout", "50ms"}},
 		mysqlServer.name:    {{"innodb_lock_wait_timeout", "1"}, {"max_statement_time", "0.05"}}, // MariaDB's
-	}
-	hold := map[string]string{
-		postgresServer.name: "LOCK TABLE reset_mails",
-		mysqlServer.name:    "SELECT user_id FROM reset_locks FOR UPDATE",
 	}
 	onEach(t, func(t *testing.T, s server) {
 		for _, setting := range settings[s.name] {
@@ -77,7 +81,7 @@ func TestServerTimeouts(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				mustExec(t, holder, hold[s.name])
+				mustExec(t, holder, lockStore[s.name])
 				var wg sync.WaitGroup
 				for i := range calls {
 					wg.Go(func() {
@@ -140,4 +144,57 @@ func TestIdleInTransaction(t *testing.T) {
 	if got := password(t, db, "a"); got != "new" {
 		t.Errorf("in the end the password is %q", got)
 	}
+}
+
+// Calls that meet a locked table end with their contexts. They hold no more
+// connections than their pool has, and leave a pool of the host's pages alone.
+func TestLockedDatabase(t *testing.T) {
+	const conns, calls, perConn, timeout = 4, 100, 4, 500 * time.Millisecond
+	onEach(t, func(t *testing.T, s server) {
+		there := newPlace(t, s, false)
+		pages, storeHost := openHost(t, there), openHost(t, there)
+		storeHost.db.SetMaxOpenConns(conns)
+		issue := func(ctx context.Context, i int) error {
+			a := activation(i, "alice")
+			_, err := storeHost.store.Issue(ctx, start, a, reset.Limits{MaxRequests: 2 * calls}, mailFor(a))
+			return err
+		}
+		if err := issue(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		holder, err := pages.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, holder, lockStore[s.name])
+		before := runtime.NumGoroutine()
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range calls {
+			wg.Go(func() {
+				if err := issue(ctx, 1+i); err == nil || ctx.Err() == nil {
+					t.Errorf("Issue on a locked table: %v", err)
+				}
+			})
+		}
+		poll(t, func() bool { return storeHost.db.Stats().WaitCount >= calls-conns })
+		if got := runtime.NumGoroutine() - before; got > calls+perConn*conns {
+			t.Errorf("%d calls cost %d goroutines, want at most %d more for each of %d connections", calls, got, perConn, conns)
+		}
+		if got := storeHost.db.Stats().OpenConnections; got > conns {
+			t.Errorf("%d connections are open, want at most %d", got, conns)
+		}
+		if got := count(t, pages.db, "SELECT COUNT(*) FROM users"); got != 0 || ctx.Err() != nil {
+			t.Errorf("meanwhile the host's own page: %d users, %v", got, ctx.Err())
+		}
+		wg.Wait()
+		poll(t, func() bool { return runtime.NumGoroutine()-before <= perConn*conns })
+		if err := holder.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		if err := issue(t.Context(), 1+calls); err != nil {
+			t.Errorf("Issue afterwards: %v", err)
+		}
+	})
 }
