@@ -397,7 +397,7 @@ func TestSettings(t *testing.T) {
 }
 
 // useOnce calls every method.
-func useOnce(t *testing.T, setting string, store *storebun.Store) {
+func useOnce(t *testing.T, setting string, store reset.Store) {
 	t.Helper()
 	a := activation(1, "ä\\'\x00\xff")
 	m := mailFor(a)

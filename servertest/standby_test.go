@@ -18,7 +18,6 @@ import (
 
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/smtptest"
-	storebun "github.com/gopassreset/reset/store_bun"
 )
 
 // These tests start a PostgreSQL and a standby of their own, from the programs
@@ -319,5 +318,5 @@ func TestPrimaryInterrupted(t *testing.T) {
 	if err := forget(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
-	useOnce(t, "after a restart", h.store.(*storebun.Store))
+	useOnce(t, "after a restart", h.store)
 }

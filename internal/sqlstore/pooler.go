@@ -29,7 +29,7 @@ func sqlState(err error) string {
 	return ""
 }
 
-// explain adds poolerHint to errors about prepared statements.
+// explain adds poolerHint to errors about prepared statements, once.
 func explain(err error) error {
 	prepared := anyError(err, func(err error) bool {
 		switch sqlState(err) {
@@ -40,7 +40,7 @@ func explain(err error) error {
 		}
 		return false
 	})
-	if prepared {
+	if prepared && !strings.Contains(err.Error(), poolerHint) {
 		return fmt.Errorf("%w; %s", err, poolerHint)
 	}
 	return err

@@ -108,7 +108,7 @@ func (d *Dialect) Retry(ctx context.Context, f func() error) error {
 	for {
 		err := f()
 		if !d.Busy(err) || time.Since(start) > retryTimeout {
-			return err
+			return explain(err)
 		}
 		select {
 		case <-ctx.Done():
