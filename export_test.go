@@ -24,6 +24,20 @@ func (l *MemoryLimiter) Keys() int { return len(l.buckets) }
 // SetRandom replaces the random source.
 func (s *Service) SetRandom(r io.Reader) { s.mint.random = r }
 
+// Routes returns what Handler and Pages answer, as "GET /reset".
+func (s *Service) Routes() (list []string) {
+	for path := range s.trustedRoutes() {
+		list = append(list, "POST "+path)
+	}
+	for path, route := range newPages(s).routes {
+		list = append(list, "GET "+path)
+		if route.post != nil {
+			list = append(list, "POST "+path)
+		}
+	}
+	return list
+}
+
 // An Event is an event as the tests see it.
 type Event struct {
 	Name  string
