@@ -49,7 +49,7 @@ var backOff = [...]time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Min
 // could not be sent is retried after 5 s, 30 s, 2 min, 5 min and then every
 // 10 min, each ± 30 %, until it expires; a link until it has less than 5 min left,
 // or than half of a TTL under 10 min. A mail with [ErrUnconfirmed] is sent once
-// more, after half of its life.
+// more, after about half of its life.
 //
 // While the Mailer returns [ErrUnavailable] mail waits, with its place in the
 // queue and its attempts unchanged. Run tries one mail after 1 s, and after
@@ -504,7 +504,7 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 	d.settle(ctx, removed(others))
 	if time.Until(expires) < d.leastLeft() {
 		// The mail has joined a request that ends soon, and then makes room.
-		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Unspent: true}})
+		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Class: m.Class, Unspent: true}})
 		return
 	}
 	query := "?activation=" + url.QueryEscape(activation)
@@ -644,15 +644,16 @@ func (d *delivery) watch(ctx context.Context) {
 }
 
 // sendOnceMore frees a mail that has probably been sent for one more attempt.
-// It waits for half of the mail's life, so that there is no third.
+// It waits for half of the time in which mail can be sent, so that there is no
+// third.
 func (d *delivery) sendOnceMore(ctx context.Context, m Mail, cause error) {
 	d.events.log(ctx, mailUnconfirmed, append(attrsOf(m), "error", cause)...)
-	life := d.cfg.TTL
+	life := d.cfg.TTL - d.leastLeft()
 	if m.Kind == MailNotification {
 		life = notificationTTL
 	}
 	at := time.Now().Add(life / 2)
-	if at.After(d.lastAttempt(m)) {
+	if !at.Before(d.lastAttempt(m)) {
 		d.settle(ctx, removed([]Mail{m}))
 		return
 	}

@@ -369,6 +369,25 @@ func TestPublicRequestWaitsForRoom(t *testing.T) {
 	})
 }
 
+// While it waits it keeps its class: its place in the queue never depends on who
+// has an account.
+func TestPublicRequestWaitsInItsClass(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.begin()
+		for range 3 {
+			f.activation(ann)
+		}
+		pass(57 * time.Minute)
+		f.forgot(ann.Email)
+		pass(delivered)
+		later := time.Now().Add(10 * time.Minute)
+		mails, err := f.store.Store.Lease(t.Context(), later, later, 2)
+		if err != nil || len(mails) != 1 || mails[0].Class != 1 {
+			t.Errorf("queued: %+v, %v; want one mail of class 1", mails, err)
+		}
+	})
+}
+
 // Processes on one store share the work: each mail is sent once.
 func TestProcessesShare(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
@@ -495,15 +514,17 @@ func (patientMailer) SendTimeout() time.Duration { return 10 * time.Minute }
 func TestUnconfirmed(t *testing.T) {
 	for _, tt := range []struct {
 		kind  string
+		ttl   time.Duration
 		queue func(*fixture)
 		after time.Duration
 	}{
-		{"reset", func(f *fixture) { f.request(ann.Email) }, 30 * time.Minute},
-		{"public", func(f *fixture) { f.forgot(ann.Email) }, 30 * time.Minute},
-		{"notification", func(f *fixture) { f.redeem(ann) }, 12 * time.Hour},
+		{"reset", time.Hour, func(f *fixture) { f.request(ann.Email) }, 27*time.Minute + 30*time.Second},
+		{"public", time.Hour, func(f *fixture) { f.forgot(ann.Email) }, 27*time.Minute + 30*time.Second},
+		{"short-lived reset", 10 * time.Minute, func(f *fixture) { f.request(ann.Email) }, 2*time.Minute + 30*time.Second},
+		{"notification", time.Hour, func(f *fixture) { f.redeem(ann) }, 12 * time.Hour},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
-			inBubble(t, nil, func(t *testing.T, f *fixture) {
+			inBubble(t, func(c *reset.Config) { c.TTL = tt.ttl }, func(t *testing.T, f *fixture) {
 				f.mailer.do = func(context.Context, int, reset.Message) error {
 					time.Sleep(10 * time.Second)
 					return fmt.Errorf("%w: timed out", reset.ErrUnconfirmed)

@@ -33,7 +33,7 @@ type Mailer interface {
 	//
 	// An error that wraps ErrUnconfirmed says that the mail system got all of m
 	// and did not answer, so that it may have accepted m. The Service sends m
-	// once more, after half of its life.
+	// once more, after about half of its life.
 	//
 	// After any other error, a cancelled ctx included, the Service retries until
 	// m expires. ctx ends after SendTimeout, or 30 s without that method. One
