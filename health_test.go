@@ -129,6 +129,14 @@ func TestMaxQueued(t *testing.T) {
 				t.Errorf("Forgot(%q) beside a full queue: %v, want a *LimitError that is Full", email, err)
 			}
 		}
+		pass(time.Minute)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, ctx := range []context.Context{gone, t.Context()} { // the first counts
+			if err := f.Forgot(ctx, ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
+				t.Errorf("Forgot after a client has hung up: %v, want the queue full", err)
+			}
+		}
 		f.request(bob.Email)
 		f.begin()
 		pass(10 * time.Second)
@@ -136,6 +144,6 @@ func TestMaxQueued(t *testing.T) {
 			t.Errorf("Forgot when there is room again: %v", err)
 		}
 		f.LogCounts()
-		f.wantRecords("queue_full", map[string]any{"count": 1.}, map[string]any{"count": 2.})
+		f.wantRecords("queue_full", map[string]any{"count": 1.}, map[string]any{"count": 2.}, map[string]any{"count": 2.})
 	})
 }

@@ -143,7 +143,8 @@ func (f *figures) room(ctx context.Context, now time.Time, most int) error {
 	full := f.full
 	f.mu.Unlock()
 	if counts {
-		ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+		// A client that hangs up must not leave the queue without its bound.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsTimeout)
 		defer cancel()
 		n := 0
 		err := f.events.noPanic(ctx, func() (err error) { n, err = store.Queued(ctx, most); return err })
