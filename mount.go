@@ -38,10 +38,11 @@ func (m *mount) routePath(r *http.Request) string {
 // is such a name if it differs by "www." only, or if both are this machine's.
 //
 // A proxy may change the name on its way here, and then the redirect comes back
-// under the same one. The mark in the URL shows that, and no more are made.
+// under the same one. The mark in the URL shows that. It counts for its own
+// request alone, since anybody can send it.
 func (m *mount) redirection(r *http.Request, path string) string {
 	host := visitedHost(r)
-	if m.hostRewritten.Load() || m.isBase(host) {
+	if m.isBase(host) {
 		return ""
 	}
 	if r.URL.Query().Has(moved) {
