@@ -17,6 +17,24 @@ import (
 // often mail is sent does: show what is observed to operators only.
 type Observation func(ctx context.Context, operation string) (_ context.Context, end func(outcome string))
 
+// contained keeps a panic of an Observation, and of what it returns, from ending
+// the operation or the process.
+func (o Observation) contained(events eventLog) Observation {
+	if o == nil {
+		return nil
+	}
+	return func(ctx context.Context, operation string) (observed context.Context, end func(outcome string)) {
+		observed, end = ctx, func(string) {}
+		events.noPanic(ctx, func() error {
+			c, e := o(ctx, operation)
+			observed = c
+			end = func(outcome string) { events.noPanic(c, func() error { e(outcome); return nil }) }
+			return nil
+		})
+		return observed, end
+	}
+}
+
 // run runs one operation.
 func (o Observation) run(ctx context.Context, operation string, f func(context.Context) error) error {
 	if o == nil {

@@ -3,6 +3,7 @@ package reset_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -80,6 +81,35 @@ func TestObserve(t *testing.T) {
 		o.mu.Unlock()
 		o.want(t, map[string]int{"redeem refused": 1, "redeem failed": 1, "redeem ok": 1, "revoke ok": 1})
 	})
+}
+
+// A panic of an Observation, or of what it returns, ends neither the operation
+// nor Run.
+func TestObservationPanics(t *testing.T) {
+	for _, operation := range []string{"public_request", "lease", "send", "settle", "purge"} {
+		for _, atEnd := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%t", operation, atEnd), func(t *testing.T) {
+				observe := func(ctx context.Context, o string) (context.Context, func(string)) {
+					if o == operation && !atEnd {
+						panic("boom")
+					}
+					return ctx, func(string) {
+						if o == operation && atEnd {
+							panic("boom")
+						}
+					}
+				}
+				inBubble(t, func(c *reset.Config) { c.Observe = observe }, func(t *testing.T, f *fixture) {
+					f.begin()
+					f.forgot("nobody@example.com")
+					f.forgot(ann.Email)
+					pass(delivered)
+					f.wantSent(1)
+					f.wantQueued(0)
+				})
+			})
+		}
+	}
 }
 
 // An operation that panics has failed.

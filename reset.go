@@ -119,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
 		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
 	}
+	cfg.Observe = cfg.Observe.contained(events)
 	return &Service{
 		cfg:        cfg,
 		base:       base,
