@@ -51,10 +51,14 @@ func linkActivation(query string) (activation string, found bool) {
 // after them.
 var lineBreak = regexp.MustCompile(`=\s*|[\s+]+(?:>\s*)*`)
 
+// maxBroken is how many bytes an activation has at most that is broken into lines.
+const maxBroken = 256
+
 // activationAtStart returns the activation that the value of a parameter begins
 // with, or "".
 func activationAtStart(value string) string {
 	value = strings.TrimLeftFunc(value, func(r rune) bool { return !strings.ContainsRune(activationAlphabet, r) })
+	value = value[:min(len(value), maxBroken)] // a query may have hundreds of values that end where it ends
 	word := leadingWord(value)
 	if len(word) < activationLength {
 		word = leadingWord(lineBreak.ReplaceAllLiteralString(value, ""))

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gopassreset/reset"
 )
@@ -96,4 +97,24 @@ func FuzzLinkActivation(f *testing.F) {
 			t.Errorf("%q: got %q, and then %q", query, got, again)
 		}
 	})
+}
+
+// A query that names the activation hundreds of times costs little more than
+// another one.
+func TestLinkActivationCost(t *testing.T) {
+	cost := func(query string) time.Duration {
+		best := time.Hour
+		for range 10 {
+			start := time.Now()
+			reset.LinkActivation(query)
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	one := cost("activation=A+" + strings.Repeat("utm_source=newsletter+", 200))
+	many := cost(strings.Repeat("activation=A+", 400))
+	t.Log(one, many)
+	if many > 40*one {
+		t.Errorf("%v, and %v for a query with one name", many, one)
+	}
 }
