@@ -12,6 +12,7 @@ require (
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/golang-migrate/migrate/v4 v4.19.1
 	github.com/gopassreset/reset v0.0.0
+	github.com/gopassreset/reset/store_pgx v0.0.0
 	github.com/jackc/pgx/v5 v5.9.2
 	github.com/jmoiron/sqlx v1.4.0
 	github.com/labstack/echo/v4 v4.16.0
@@ -96,4 +97,7 @@ require (
 	modernc.org/memory v1.11.0 // indirect
 )
 
-replace github.com/gopassreset/reset => ..
+replace (
+	github.com/gopassreset/reset => ..
+	github.com/gopassreset/reset/store_pgx => ../store_pgx
+)

@@ -1,10 +1,9 @@
-// Package chisqlc is a host of package reset on chi and the code that sqlc makes
-// of query.sql, with PostgreSQL or SQLite.
-package chisqlc
+// Package chipgx is a host of package reset on chi, pgx and the code that sqlc
+// makes of query.sql.
+package chipgx
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -12,25 +11,27 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/recipes/chi_sqlc/query"
+	"github.com/gopassreset/reset/recipes/chi_pgx/query"
 	"github.com/gopassreset/reset/recipes/internal/host"
-	storesql "github.com/gopassreset/reset/store_sql"
+	storepgx "github.com/gopassreset/reset/store_pgx"
 )
 
 //go:generate go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1 generate
 
-// New makes the host. The dialect is storesql.PostgreSQL or storesql.SQLite.
-func New(ctx context.Context, db *sql.DB, dialect storesql.Dialect, c host.Config) (*host.Host, error) {
-	if err := storesql.CreateSchema(ctx, db, dialect); err != nil {
+// New makes the host.
+func New(ctx context.Context, pool *pgxpool.Pool, c host.Config) (*host.Host, error) {
+	if err := storepgx.CreateSchema(ctx, pool); err != nil {
 		return nil, err
 	}
-	store, err := storesql.New(ctx, db, dialect)
+	store, err := storepgx.New(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
-	u := &users{query.New(db), c.Hash}
+	u := &users{query.New(pool), c.Hash}
 	c.Reset.Users, c.Reset.Store = u, store
 	svc, err := reset.New(c.Reset)
 	if err != nil {
@@ -61,14 +62,14 @@ type users struct {
 
 func (u *users) FindByEmail(ctx context.Context, address string) (reset.User, error) {
 	row, err := u.q.UserByAddress(ctx, address)
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, pgx.ErrNoRows) {
 		err = reset.ErrNoUser
 	}
 	return reset.User{ID: row.ID, Email: row.Email}, err
 }
 
 func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
-	tx, ok := storesql.Tx(ctx) // the transaction that redeems the link
+	tx, ok := storepgx.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}

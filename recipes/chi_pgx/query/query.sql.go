@@ -19,7 +19,7 @@ type AddSessionParams struct {
 }
 
 func (q *Queries) AddSession(ctx context.Context, arg AddSessionParams) error {
-	_, err := q.db.ExecContext(ctx, addSession, arg.ID, arg.UserID)
+	_, err := q.db.Exec(ctx, addSession, arg.ID, arg.UserID)
 	return err
 }
 
@@ -35,7 +35,7 @@ type AddUserParams struct {
 }
 
 func (q *Queries) AddUser(ctx context.Context, arg AddUserParams) error {
-	_, err := q.db.ExecContext(ctx, addUser,
+	_, err := q.db.Exec(ctx, addUser,
 		arg.ID,
 		arg.Address,
 		arg.Email,
@@ -49,7 +49,7 @@ DELETE FROM sessions WHERE user_id = $1
 `
 
 func (q *Queries) EndSessions(ctx context.Context, userID string) error {
-	_, err := q.db.ExecContext(ctx, endSessions, userID)
+	_, err := q.db.Exec(ctx, endSessions, userID)
 	return err
 }
 
@@ -63,11 +63,11 @@ type SetHashParams struct {
 }
 
 func (q *Queries) SetHash(ctx context.Context, arg SetHashParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, setHash, arg.Hash, arg.ID)
+	result, err := q.db.Exec(ctx, setHash, arg.Hash, arg.ID)
 	if err != nil {
 		return 0, err
 	}
-	return result.RowsAffected()
+	return result.RowsAffected(), nil
 }
 
 const userByAddress = `-- name: UserByAddress :one
@@ -75,7 +75,7 @@ SELECT id, address, email, hash FROM users WHERE address = $1
 `
 
 func (q *Queries) UserByAddress(ctx context.Context, address string) (User, error) {
-	row := q.db.QueryRowContext(ctx, userByAddress, address)
+	row := q.db.QueryRow(ctx, userByAddress, address)
 	var i User
 	err := row.Scan(
 		&i.ID,
@@ -91,7 +91,7 @@ SELECT user_id FROM sessions WHERE id = $1
 `
 
 func (q *Queries) UserOfSession(ctx context.Context, id string) (string, error) {
-	row := q.db.QueryRowContext(ctx, userOfSession, id)
+	row := q.db.QueryRow(ctx, userOfSession, id)
 	var user_id string
 	err := row.Scan(&user_id)
 	return user_id, err
