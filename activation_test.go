@@ -6,7 +6,10 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -29,16 +32,16 @@ func forgetful(t *testing.T) *fixture {
 // Activations are unique, and at each position every character is equally
 // likely, except that the last one is a letter or a digit.
 func TestActivations(t *testing.T) {
-	const n = 100_000
-	f := forgetful(t)
-	seen := make(map[string]bool, n)
+	const n = 1_000_000
+	f := newFixture(t, newHost(), nil)
+	seen := make(map[string]struct{}, n)
 	var counts [24][128]int
 	for range n {
-		activation, err := f.RequestReset(t.Context(), ann.Email, reset.RequestOptions{})
+		activation, err := f.Mint(ann)
 		if err != nil || len(activation) != 24 {
-			t.Fatalf("RequestReset = %q, %v", activation, err)
+			t.Fatalf("activation %q, %v", activation, err)
 		}
-		seen[activation] = true
+		seen[activation] = struct{}{}
 		for i := range activation {
 			counts[i][activation[i]&127]++
 		}
@@ -50,15 +53,17 @@ func TestActivations(t *testing.T) {
 		choice := alphabet
 		if i == len(counts)-1 {
 			choice = alphabet[:62]
-			if got := counts[i]['-'] + counts[i]['_']; got > 0 {
-				t.Errorf("%d activations end in - or _", got)
-			}
 		}
-		want := n / len(choice) // with a standard deviation of 40
+		want := float64(n) / float64(len(choice))
+		total, chiSquare := 0, 0.0
 		for _, c := range choice {
-			if got := counts[i][c]; got < want-300 || got > want+300 {
-				t.Errorf("%q is at position %d of %d activations, want %d", c, i, got, want)
-			}
+			total += counts[i][c]
+			d := float64(counts[i][c]) - want
+			chiSquare += d * d / want
+		}
+		// With 63 degrees of freedom, 160 is exceeded once in a billion times.
+		if total != n || chiSquare > 160 {
+			t.Errorf("position %d: chi-square %.0f; %d of %d characters are of the alphabet", i, chiSquare, total, n)
 		}
 	}
 }
@@ -107,6 +112,28 @@ func TestRandomFails(t *testing.T) {
 	}
 	if got := f.writes(); got != before {
 		t.Errorf("%d writes of the store", got-before)
+	}
+	f.wantPassword(ann, "")
+
+	f.SetRandom(iotest.ErrReader(errors.New("no entropy")))
+	trusted, pages := f.Handler(), f.Pages()
+	for _, tt := range []struct {
+		handler    http.Handler
+		path, body string
+	}{
+		{trusted, resetPath, `{"email":"ann@example.com"}`},
+		{trusted, newPath, newPassword(activation, goodPassword)},
+		{pages, "/forgot", `{"email":"ann@example.com"}`},
+		{pages, "/reset", fmt.Sprintf(`{"activation":%q,"newPassword":%q}`, activation, goodPassword)},
+	} {
+		w := httptest.NewRecorder()
+		tt.handler.ServeHTTP(w, postJSON(tt.path, tt.body))
+		if w.Code != 500 || w.Body.String() != unknownErrorBody {
+			t.Errorf("%s: got %d %s, want 500 %s", tt.path, w.Code, w.Body, unknownErrorBody)
+		}
+	}
+	if got := f.writes(); got != before {
+		t.Errorf("%d writes of the store behind HTTP", got-before)
 	}
 	f.wantPassword(ann, "")
 }

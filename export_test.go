@@ -21,6 +21,12 @@ func (l *MemoryLimiter) SetMaxKeys(n int) { l.max = n }
 // Keys returns how many keys are remembered.
 func (l *MemoryLimiter) Keys() int { return len(l.buckets) }
 
+// Mint returns an activation as it is made for a user.
+func (s *Service) Mint(u User) (string, error) {
+	activation, _, err := s.mint.activation(u, ID{}, time.Time{})
+	return activation, err
+}
+
 // SetRandom replaces the random source.
 func (s *Service) SetRandom(r io.Reader) { s.mint.random = r }
 

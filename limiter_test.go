@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,6 +186,35 @@ func TestMemoryLimiterManyKeys(t *testing.T) {
 	}
 	if n := l.Keys(); n != 1<<16 {
 		t.Errorf("%d keys are remembered; want 65536", n)
+	}
+}
+
+// A million addresses of one /64 are one client, whose requests beyond the limit
+// leave nothing behind, whatever address they are for.
+func TestMillionAddresses(t *testing.T) {
+	const n, requests = 1_000_000, 10_000
+	limiter := reset.NewMemoryLimiter(20, time.Hour)
+	f := newFixture(t, newHost(), func(c *reset.Config) { c.PerClient = limiter })
+	client := reset.ClientIPBehind()
+	allowed := 0
+	for i := range n {
+		key := client(&http.Request{RemoteAddr: fmt.Sprintf("[2001:db8:1:2:%x:%x::]:443", i>>16+1, i&0xffff)})
+		var err error
+		if i < requests {
+			err = f.Forgot(t.Context(), fmt.Sprintf("user%d@example.com", i), key, reset.ForgotOptions{})
+		} else {
+			err = limiter.Allow(t.Context(), key, time.Now())
+		}
+		if err == nil {
+			allowed++
+		}
+	}
+	if keys := limiter.Keys(); allowed != 20 || f.writes() != 20 || keys != 4 { // the /64, its /48, /40 and /32
+		t.Errorf("%d requests are allowed, %d stored, %d keys remembered; want 20, 20, 4", allowed, f.writes(), keys)
+	}
+	f.wantEvent("client_limited", requests-20)
+	if records := len(f.log.all()); records > 10 {
+		t.Errorf("%d records", records)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	crand "crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -349,6 +351,42 @@ func TestTimingOfAnswers(t *testing.T) {
 			read("itself", samples, 0),
 			read("5 ms later", samples, 1), read("20 ms later", samples, 4), read("100 ms later", samples, 20),
 		}
+	})
+}
+
+// API keys that are wrong in their last character against one that is wrong in
+// its first. The right one is long, so that the time shows where a
+// comparison ends that ends early.
+func TestTimingOfKeys(t *testing.T) {
+	needTiming(t)
+	var random [48 << 10]byte
+	crand.Read(random[:])
+	right := base64.RawStdEncoding.EncodeToString(random[:])
+	almost := right[:len(right)-1] + "!"
+	keys := [classes]string{known: almost, knownToo: strings.Clone(almost), unknown: "!" + right[1:]}
+	f := newFixture(t, newHost(), func(c *reset.Config) {
+		c.APIKeys, c.Logger = []string{right}, slog.New(slog.DiscardHandler)
+	})
+	handler := f.Handler()
+	client := 0
+	const n = 250
+	gate(t, timingSamples/n, func() []batch {
+		b := batch{question: "keys"}
+		for _, class := range shuffled(n) {
+			r := forNobody()
+			client++ // each may be wrong 60 times a minute
+			r.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:443", client>>16&255, client>>8&255, client&255)
+			r.Header.Set("Authorization", keys[class])
+			w := httptest.NewRecorder()
+			start := time.Now()
+			handler.ServeHTTP(w, r)
+			b.add(class, time.Since(start))
+			if w.Code != http.StatusUnauthorized {
+				t.Fatalf("status %d", w.Code)
+			}
+		}
+		b.late = delayed(b.took[knownToo], 100*time.Microsecond)
+		return []batch{b}
 	})
 }
 
