@@ -134,6 +134,15 @@ func (c *connected) connections() int {
 	return n
 }
 
+// dropIdle drops the connections that nobody uses.
+func (c *connected) dropIdle() {
+	if c.pool != nil {
+		c.pool.Reset()
+	}
+	c.db.SetMaxIdleConns(0)
+	c.db.SetMaxIdleConns(hostConns)
+}
+
 // storeOn returns the store of the server's api on a database.
 func (s server) storeOn(t *testing.T, db *bun.DB, elsewhere bool) *connected {
 	t.Helper()

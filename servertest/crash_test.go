@@ -58,7 +58,7 @@ func visit(ctx context.Context, c *child) error {
 }
 
 func TestCrashes(t *testing.T) {
-	onAll(t, func(t *testing.T, s server) {
+	onAllAPIs(t, func(t *testing.T, s server) {
 		points := maps.Clone(mailPoints)
 		maps.Copy(points, changePoints)
 		crashes(t, newPlace(t, s, false), points)
@@ -66,7 +66,7 @@ func TestCrashes(t *testing.T) {
 }
 
 func TestCrashesUsersElsewhere(t *testing.T) {
-	onAll(t, func(t *testing.T, s server) { crashes(t, newPlace(t, s, true), changePoints) })
+	onAllAPIs(t, func(t *testing.T, s server) { crashes(t, newPlace(t, s, true), changePoints) })
 }
 
 func crashes(t *testing.T, p place, points map[string]int) {
@@ -120,7 +120,7 @@ func storm(ctx context.Context, c *child) error {
 
 func TestKilledUnderLoad(t *testing.T) {
 	const users = 40
-	onAll(t, func(t *testing.T, s server) {
+	onAllAPIs(t, func(t *testing.T, s server) {
 		h := openHost(t, newPlace(t, s, false))
 		for round := range *rounds {
 			t.Run(strconv.Itoa(round), func(t *testing.T) {

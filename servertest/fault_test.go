@@ -26,6 +26,7 @@ type proxy struct {
 
 	mu       sync.Mutex
 	listener net.Listener
+	refuses  bool
 	conns    map[net.Conn]bool
 	cutAt    int    // which message does not arrive, and none after it; 0: all do
 	answers  bool   // messages of the server count, rather than those to it
@@ -51,14 +52,16 @@ func (p *proxy) listen(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.listener, p.addr = l, l.Addr().String()
+	p.listener, p.addr, p.refuses = l, l.Addr().String(), false
 	go func() {
 		for {
 			client, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go p.serve(client)
+			if p.add(client) {
+				go p.serve(client)
+			}
 		}
 	}()
 }
@@ -68,9 +71,22 @@ func (p *proxy) refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.listener.Close()
+	p.refuses = true
 	for c := range p.conns {
 		c.Close()
 	}
+}
+
+// add reports whether a connection may go on, and closes it if not.
+func (p *proxy) add(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuses {
+		c.Close()
+		return false
+	}
+	p.conns[c] = true
+	return true
 }
 
 // cut begins to count anew. at 0 ends all interference.
@@ -106,9 +122,7 @@ func (p *proxy) serve(client net.Conn) {
 		client.Close()
 		return
 	}
-	p.mu.Lock()
-	p.conns[client], p.conns[server] = true, true
-	p.mu.Unlock()
+	p.add(server)
 	var wg sync.WaitGroup
 	wg.Go(func() { p.pass(server, client, false) })
 	wg.Go(func() { p.pass(client, server, true) })
@@ -349,7 +363,7 @@ func (e endings) check(t *testing.T, what string, err error, got string) {
 func TestCutAnywhere(t *testing.T) {
 	for _, elsewhere := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
-			onEach(t, func(t *testing.T, s server) { cutAnywhere(t, newPlace(t, s, elsewhere)) })
+			onEachAPI(t, func(t *testing.T, s server) { cutAnywhere(t, newPlace(t, s, elsewhere)) })
 		})
 	}
 }
@@ -395,7 +409,7 @@ func cutAnywhere(t *testing.T, there place) {
 func TestSwallowed(t *testing.T) {
 	for _, answers := range []bool{false, true} {
 		t.Run(map[bool]string{false: "messages", true: "answers"}[answers], func(t *testing.T) {
-			onEach(t, func(t *testing.T, s server) {
+			onEachAPI(t, func(t *testing.T, s server) {
 				t.Parallel()
 				h := openHost(t, newPlace(t, s, false))
 				h.users.add(t, "alice")
@@ -409,7 +423,7 @@ func TestSwallowed(t *testing.T) {
 
 func swallowAnywhere(t *testing.T, h *host, op operation, answers bool) {
 	t.Helper()
-	const most = 40
+	const most = 100
 	e := endingsOf(t, h, op)
 	lastLeft := e.after // until COMMIT has arrived, there is nothing
 	if !answers {
@@ -451,8 +465,7 @@ func swallow(t *testing.T, there place, op operation, n int, answers bool) (swal
 	defer far.close()
 	defer p.refuse()
 	p.cutAll()
-	far.db.SetMaxIdleConns(0) // drops them
-	far.db.SetMaxIdleConns(hostConns)
+	far.pools.dropIdle()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -480,7 +493,7 @@ func (p *proxy) cutAll() {
 
 // A store works again when its server does, without a restart.
 func TestRefused(t *testing.T) {
-	onEach(t, func(t *testing.T, s server) {
+	onEachAPI(t, func(t *testing.T, s server) {
 		there := newPlace(t, s, false)
 		h := openHost(t, there)
 		h.users.add(t, "alice")
@@ -535,7 +548,7 @@ func TestCancelAnywhere(t *testing.T) {
 	const times = 12
 	for _, elsewhere := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
-			onAll(t, func(t *testing.T, s server) {
+			onAllAPIs(t, func(t *testing.T, s server) {
 				h := openHost(t, newPlace(t, s, elsewhere))
 				h.users.add(t, "alice")
 				for _, op := range operations {

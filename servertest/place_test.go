@@ -126,11 +126,10 @@ func newDSN(t testing.TB, s server) string {
 type host struct {
 	place
 	store reset.Store
-	db    *bun.DB // the store's
-	// connections returns how many there are to the store's database.
-	connections func() int
-	users       accounts
-	close       func()
+	db    *bun.DB    // the store's
+	pools *connected // nil on storesqlite
+	users accounts
+	close func()
 }
 
 const hostConns = 12
@@ -153,7 +152,7 @@ func (p place) open(ctx context.Context) (*host, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.store, h.connections = store, store.connections
+		h.store, h.pools = store.Store, store
 		h.close = func() { store.close(); h.db.Close() }
 	}
 	h.users = accounts{h.db}
@@ -220,7 +219,7 @@ func (h *host) settled(t *testing.T, others ...*host) {
 	all := append(others, h)
 	awaitQuiet(t, h.Kind, h.db, func() (n int) {
 		for _, h := range all {
-			n += h.connections()
+			n += h.pools.connections()
 		}
 		return n
 	})

@@ -21,7 +21,7 @@ import (
 func TestHistories(t *testing.T) {
 	for _, elsewhere := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
-			onAll(t, func(t *testing.T, s server) {
+			onAllAPIs(t, func(t *testing.T, s server) {
 				h := openHost(t, newPlace(t, s, elsewhere))
 				h.users.add(t, historyUsers...)
 				rapid.Check(t, func(r *rapid.T) {
