@@ -16,7 +16,7 @@ import (
 var SQLite = &Dialect{
 	name:      "sqlite",
 	begin:     beginSQLite,
-	commit:    func(_ context.Context, t *Tx) error { return t.commit() }, // which takes no time
+	commit:    commitSQLite,
 	busy:      sqliteBusy,
 	lock:      func(context.Context, *Store, Conn, string, time.Time) error { return nil },
 	writeLock: insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
@@ -80,22 +80,31 @@ func BeginOn(ctx context.Context, d *Dialect, conn *Session, giveBack func()) (*
 	}
 	tx.over = func(err error) error {
 		defer giveBack()
-		return overSQLite(ctx, d, On(conn.raw), err)
+		if err != nil {
+			_ = exec(ctx, On(conn.raw), "ROLLBACK")
+		}
+		return err
 	}
 	return tx, nil
 }
 
-// overSQLite makes sure that a transaction has ended. After a COMMIT that
-// failed because others were reading, it is still open, though database/sql
-// takes it for over.
-func overSQLite(ctx context.Context, d *Dialect, conn Conn, err error) error {
-	if d.Busy(err) {
-		err = d.Retry(ctx, func() error { return exec(ctx, conn, "COMMIT") })
+// commitSQLite repeats a COMMIT that has failed because others were reading: the
+// transaction is still open. It is a statement, since newer releases of
+// modernc.org/sqlite roll back in Tx.Commit what could be committed a moment
+// later, and apply must not run again.
+func commitSQLite(ctx context.Context, t *Tx) error {
+	ctx = context.WithoutCancel(ctx) // the outcome is soon known
+	busy := func(err error) bool { return anyError(err, sqliteBusy) }
+	if err := retry(ctx, busy, func() error { return exec(ctx, t, "COMMIT") }); err != nil {
+		t.undo()
+		return fmt.Errorf("commit: %w", err)
 	}
-	if err != nil {
-		_ = exec(ctx, conn, "ROLLBACK")
+	// database/sql has to end its transaction as well: an empty one, which locks
+	// nothing.
+	if err := exec(ctx, t, "BEGIN"); err == nil {
+		_ = t.doRollback()
 	}
-	return err
+	return t.over(nil)
 }
 
 const (

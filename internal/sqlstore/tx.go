@@ -104,10 +104,14 @@ const (
 // Retry calls f until it succeeds or fails for another reason than a lost race,
 // for at most 5 s and no longer than ctx lasts.
 func (d *Dialect) Retry(ctx context.Context, f func() error) error {
+	return retry(ctx, d.Busy, f)
+}
+
+func retry(ctx context.Context, busy func(error) bool, f func() error) error {
 	start, backOff := time.Now(), minBackOff
 	for {
 		err := f()
-		if !d.Busy(err) || time.Since(start) > retryTimeout {
+		if !busy(err) || time.Since(start) > retryTimeout {
 			return explain(err)
 		}
 		select {
