@@ -18,7 +18,7 @@ import (
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )
 
-var errNotHere = errors.New("the environment names no such server")
+var errNotHere = errors.New("this machine or its environment does not have what it takes")
 
 // maxConns is the size of a pool on a server.
 const maxConns = 32

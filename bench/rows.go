@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"math"
 	"net"
 	"strings"
@@ -68,6 +69,7 @@ func rows() []row {
 		{name: "p50, public, 10⁶ expired rows ÷ none, SQLite", unit: "ms", inTime: true, measure: func(ctx context.Context, b *bench) (float64, float64, error) {
 			return pair(ctx, b, side{"reset-sqlite", medianOf(public, users, 1_000_000)}, side{"reset-sqlite", medianOf(public, users, 0)})
 		}},
+		soak("resident memory after 10⁶ public requests ÷ after 10⁵, SQLite", 1_000_000),
 		flood("honest mail behind 50,000 of others, less without, unknown", 50_000, 0),
 		flood("honest mail behind 200,000 of others, less without, unknown", 200_000, 0),
 		flood("honest mail behind 20,000 of others, less without, known, 100 ms a mail", 20_000, 100*time.Millisecond),
@@ -147,6 +149,30 @@ func medianOf(p post, accounts, expired int) func(context.Context, *bench, strin
 		})
 		return p50, err
 	}
+}
+
+// soak compares the memory of a server after n requests with that after a tenth,
+// and logs that after half of them.
+func soak(name string, n int64) row {
+	return row{name: name, unit: "MB", inTime: true, once: true, measure: func(ctx context.Context, b *bench) (all, tenth float64, err error) {
+		err = b.with(ctx, "reset-sqlite", serverConfig{users: users}, func(c *child, _ *sink) error {
+			var half float64
+			for _, part := range []struct {
+				requests int64
+				memory   *float64
+			}{{n / 10, &tenth}, {n/2 - n/10, &half}, {n - n/2, &all}} {
+				if _, err := drive(ctx, c.addr, public, 64, time.Hour, part.requests); err != nil {
+					return err
+				}
+				if *part.memory, err = c.resident(); err != nil {
+					return err
+				}
+			}
+			log.Printf("%s: %.0f MB after a tenth, %.0f after half, %.0f after all", name, tenth, half, all)
+			return nil
+		})
+		return all, tenth, err
+	}}
 }
 
 // backlog is how many mails a measurement of delivery begins with.

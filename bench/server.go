@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,6 +59,19 @@ type child struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	addr  string
+}
+
+// resident returns the memory of the server in MB, where Linux says it.
+func (c *child) resident() (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.cmd.Process.Pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errNotHere
+	}
+	var size, pages int
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &size, &pages)
+	}
+	return float64(pages*os.Getpagesize()) / 1e6, err
 }
 
 // start runs a server of some kind until stop.
