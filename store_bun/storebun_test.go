@@ -118,9 +118,9 @@ func (h *host) exec(query string, args ...any) {
 	}
 }
 
-func (h *host) redeem(apply func(context.Context) error) error {
+func (h *host) redeem(ctx context.Context, apply func(context.Context) error) error {
 	notification := reset.Mail{ID: id(2), Kind: reset.MailNotification, UserID: "a", Email: "a@example.com", Due: start, Expires: start.Add(time.Hour)}
-	return h.store.Redeem(h.Context(), start, h.activation, notification, apply)
+	return h.store.Redeem(ctx, start, h.activation, notification, apply)
 }
 
 // want checks the password, and that the activation and the notification agree.
@@ -192,7 +192,7 @@ func TestOneTransaction(t *testing.T) {
 							t.Errorf("Redeem panicked with %v", p)
 						}
 					}()
-					err := h.redeem(func(ctx context.Context) error {
+					err := h.redeem(t.Context(), func(ctx context.Context) error {
 						if err := write(h, ctx); err != nil {
 							t.Errorf("write: %v", err)
 						}
@@ -211,6 +211,22 @@ func TestOneTransaction(t *testing.T) {
 
 // A host that writes past the transaction waits for its own lock, its own
 // connection, or not at all.
+// Nothing is committed of a SetPassword whose context ended on the way, whatever
+// it returns: a driver may have left statements out.
+func TestCancelledSetPassword(t *testing.T) {
+	h := newHost(t, wal, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := h.redeem(ctx, func(ctx context.Context) error {
+		_, err := storebun.IDB(ctx, h.db).ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'")
+		cancel()
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Redeem = %v, want one that wraps context.Canceled", err)
+	}
+	h.want("old")
+}
+
 func TestForgottenTransaction(t *testing.T) {
 	for _, test := range []struct {
 		name, params string
@@ -224,7 +240,7 @@ func TestForgottenTransaction(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, test.params, test.conns)
 			began, wrote := time.Now(), make(chan error, 1)
-			err := h.redeem(func(ctx context.Context) error {
+			err := h.redeem(t.Context(), func(ctx context.Context) error {
 				_, err := h.db.ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'")
 				wrote <- err
 				return err
@@ -239,7 +255,7 @@ func TestForgottenTransaction(t *testing.T) {
 				t.Errorf("the host's write succeeded behind the error")
 			}
 			h.want("old")
-			if err := h.redeem(func(ctx context.Context) error {
+			if err := h.redeem(t.Context(), func(ctx context.Context) error {
 				if h.store.TransactionUsed(ctx) {
 					t.Error("TransactionUsed before it was")
 				}
@@ -261,7 +277,7 @@ func TestForgottenTransaction(t *testing.T) {
 func TestSlowApply(t *testing.T) {
 	h := newHost(t, wal, 0)
 	goOn, over := make(chan struct{}), make(chan error, 1)
-	err := h.redeem(func(ctx context.Context) error {
+	err := h.redeem(t.Context(), func(ctx context.Context) error {
 		_, err := storebun.IDB(ctx, h.db).ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'")
 		<-goOn
 		over <- err

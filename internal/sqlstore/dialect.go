@@ -50,6 +50,8 @@ type Dialect struct {
 	byUser func(table string) string
 	// deleteByUser begins a DELETE of one user's rows.
 	deleteByUser func(table string) string
+	// byKey and deleteByKey are the same for rows by their primary keys.
+	byKey, deleteByKey func(table string) string
 	// maxKeys is how many primary keys a statement that writes may list.
 	maxKeys int
 

@@ -44,7 +44,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if !leased {
 		return s.insertMail(ctx, c, *m)
 	}
-	err = exec(ctx, c, `UPDATE reset_mails SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
+	err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
 		text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	if err != nil || !public {
 		return err

@@ -99,7 +99,7 @@ func settleOne(ctx context.Context, s *Store, done reset.Settlement) error {
 
 func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
 	if d.Retry.IsZero() {
-		return exec(ctx, c, `DELETE FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
+		return exec(ctx, c, s.dialect.deleteByKey("reset_mails")+` WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	}
 	set, args := `due = ?`, []any{d.Retry.UnixMilli()}
 	if !d.Held {
@@ -108,7 +108,7 @@ func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
 			set += `, attempts = attempts - 1`
 		}
 	}
-	return exec(ctx, c, `UPDATE reset_mails SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])...)
+	return exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])...)
 }
 
 func settleEach(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {

@@ -20,6 +20,8 @@ var PostgreSQL = &Dialect{
 	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
+	byKey:        plainTable,
+	deleteByKey:  plainDelete,
 	maxKeys:      1000,
 	settleOne:    settleOne,
 	settleAll:    settleLocked,

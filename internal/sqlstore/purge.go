@@ -38,7 +38,7 @@ func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 		keys[string(r.realm)] = append(keys[string(r.realm)], r.key)
 	}
 	for _, realm := range slices.Sorted(maps.Keys(keys)) {
-		err := s.execByKeys(ctx, c, `DELETE FROM `+t.name+` WHERE realm = ? AND `+t.key+` IN `, keys[realm], []byte(realm))
+		err := s.execByKeys(ctx, c, s.dialect.deleteByKey(t.name)+` WHERE realm = ? AND `+t.key+` IN `, keys[realm], []byte(realm))
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ var SQLite = &Dialect{
 	leaseByKey:   true,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
+	byKey:        plainTable,
+	deleteByKey:  plainDelete,
 	maxKeys:      1000,
 	settleOne:    settleOne,
 	settleAll:    settleEach,
