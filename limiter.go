@@ -59,7 +59,8 @@ const maxKeys = 1 << 16
 // It remembers at most 65,536 keys. A new key replaces the one seen longest
 // ago, except that a bucket which was exhausted is kept until it is full again.
 // If every bucket is still refilling, new keys are refused until one is full.
-// A MemoryLimiter starts no goroutine. Create it with NewMemoryLimiter.
+// A MemoryLimiter starts no goroutine, and the Service waits for it without a
+// timeout. Create it with NewMemoryLimiter.
 //
 // Behind n processes a key has n times the limit; packages limiterredis and
 // limitersql have limiters whose counts processes share.
