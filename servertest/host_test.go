@@ -83,6 +83,36 @@ func TestTransactionUsed(t *testing.T) {
 	})
 }
 
+// One statement past the transaction waits for what that has locked, until the
+// time of the request is over. The error says so.
+func TestPartlyForgottenTransaction(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 2)
+		store := newStore(t, db, storebun.Options{})
+		createUsers(t, db)
+		createUser(t, db, "a")
+		a := activation(1, "a")
+		if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := store.Redeem(ctx, start, a, notification(10, "a"), func(ctx context.Context) error {
+			if err := setPassword(ctx, db, "a", "new"); err != nil {
+				return err
+			}
+			_, err := db.ExecContext(ctx, "UPDATE users SET hash = 'newer' WHERE id = 'a'")
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "write all of them through it") {
+			t.Errorf("Redeem: got error %v, want one that says what may have been forgotten", err)
+		}
+		if _, err := store.Find(t.Context(), start, a.Hash); err != nil {
+			t.Errorf("Find: %v, want the activation still live", err)
+		}
+	})
+}
+
 func TestOneTransaction(t *testing.T) {
 	failure := errors.New("failure")
 	onEach(t, func(t *testing.T, s server) {

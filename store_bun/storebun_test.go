@@ -209,6 +209,27 @@ func TestOneTransaction(t *testing.T) {
 	}
 }
 
+// One statement past the transaction waits for what that has locked.
+func TestPartlyForgottenTransaction(t *testing.T) {
+	for name, params := range map[string]string{"waits": wal, "does not wait": "_pragma=journal_mode(WAL)"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, params, 0)
+			err := h.redeem(func(ctx context.Context) error {
+				if _, err := storebun.IDB(ctx, h.db).ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'"); err != nil {
+					return err
+				}
+				_, err := h.db.ExecContext(ctx, "UPDATE users SET hash = 'newer' WHERE id = 'a'")
+				return err
+			})
+			if err == nil || !strings.Contains(err.Error(), "write all of them through it") {
+				t.Errorf("Redeem: got error %v, want one that says what may have been forgotten", err)
+			}
+			h.want("old")
+		})
+	}
+}
+
 // A host that writes past the transaction waits for its own lock, its own
 // connection, or not at all.
 // Nothing is committed of a SetPassword whose context ended on the way, whatever

@@ -101,6 +101,9 @@ func writeOneActivation(ctx context.Context, c Conn, query string, args ...any) 
 func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error {
 	err := tx.end(ctx, s.dialect, func() error {
 		if err := apply(ctx); err != nil {
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				err = fmt.Errorf("%w (%w)", err, bypassed(ctx))
+			}
 			return err
 		}
 		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE realm = ? AND id = ?`, s.realm, notification[:])
@@ -113,6 +116,19 @@ func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, 
 		err = fmt.Errorf("%w: %w", errLostRace, err)
 	}
 	return err
+}
+
+var (
+	errBypassed       = errors.New("SetPassword did not use the transaction that locks the user: write through storebun.IDB(ctx, db), storebun.Tx(ctx), storesql.Tx(ctx) or storepgx.Tx(ctx)")
+	errPartlyBypassed = errors.New("if a statement of SetPassword does not use the transaction, it waits for what the transaction has locked: write all of them through it")
+)
+
+// bypassed says what may have kept an apply waiting until its time was over.
+func bypassed(ctx context.Context) error {
+	if joinedBy(ctx) {
+		return errPartlyBypassed
+	}
+	return errBypassed
 }
 
 // errLostRace means that apply has run in vain.

@@ -117,8 +117,6 @@ const (
 	sqliteGrace = 500 * time.Millisecond
 )
 
-var errBypassed = errors.New("SetPassword did not use the transaction that locks the database: write through storebun.IDB(ctx, db), storebun.Tx(ctx) or storesql.Tx(ctx)")
-
 // finishSQLite does not wait for an apply that waits for the transaction
 // instead of using it. Drivers keep waiting when the context ends, so apply has
 // a goroutine of its own, which keeps the transaction until apply has returned:
@@ -134,10 +132,10 @@ func finishSQLite(ctx context.Context, s *Store, tx *Tx, _ reset.ID, apply func(
 		case !returned:
 			tx.lent = true
 			return overdue(ctx)
-		case err == nil, joinedBy(ctx), !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		case err == nil, !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 			return err
 		}
-		return fmt.Errorf("%w (%w)", err, errBypassed)
+		return fmt.Errorf("%w (%w)", err, bypassed(ctx))
 	})
 }
 
@@ -145,7 +143,7 @@ func overdue(ctx context.Context) error {
 	if !joinedBy(ctx) {
 		return errBypassed
 	}
-	return fmt.Errorf("SetPassword took longer than %v: %w", sqliteTimeout, context.DeadlineExceeded)
+	return fmt.Errorf("SetPassword took longer than %v: %w (%w)", sqliteTimeout, context.DeadlineExceeded, errPartlyBypassed)
 }
 
 // createSQLite takes the lock before it reads.
