@@ -215,7 +215,7 @@ func TestPartlyForgottenTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, params, 0)
-			err := h.redeem(func(ctx context.Context) error {
+			err := h.redeem(t.Context(), func(ctx context.Context) error {
 				if _, err := storebun.IDB(ctx, h.db).ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = 'a'"); err != nil {
 					return err
 				}
