@@ -49,7 +49,11 @@ func pgBouncer(mode pgx.QueryExecMode) server {
 // onPgBouncer runs f in each mode that works.
 func onPgBouncer(t *testing.T, f func(t *testing.T, s server)) {
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
-		t.Run(mode.String(), func(t *testing.T) { f(t, pgBouncer(mode)) })
+		for _, api := range []api{apiBun, apiPgx} {
+			s := pgBouncer(mode)
+			s.api = api
+			t.Run(strings.TrimSuffix(mode.String()+", "+string(api), ", "), func(t *testing.T) { f(t, s) })
+		}
 	}
 }
 
