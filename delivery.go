@@ -632,13 +632,16 @@ func (d *delivery) watch(ctx context.Context) {
 		case <-t.C:
 		}
 		now := time.Now()
-		var renewals []Settlement
+		var renewals sync.WaitGroup
 		d.mu.Lock()
 		for mail, lease := range d.sending {
-			renewals = append(renewals, Settlement{Mail: mail, Lease: lease, Retry: now.Add(leaseTime), Held: true})
+			// A mail whose user the host has locked must not hold up the others.
+			renewals.Go(func() {
+				d.settle(ctx, []Settlement{{Mail: mail, Lease: lease, Retry: now.Add(leaseTime), Held: true}})
+			})
 		}
 		d.mu.Unlock()
-		d.settle(ctx, renewals)
+		renewals.Wait()
 		d.breaker.report(ctx, now)
 	}
 }

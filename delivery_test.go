@@ -509,6 +509,42 @@ type patientMailer struct{ *mailer }
 
 func (patientMailer) SendTimeout() time.Duration { return 10 * time.Minute }
 
+// A lease that cannot be renewed, because the host's transaction has locked its
+// user, keeps no other lease from that.
+func TestRenewals(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.mailer.do = func(context.Context, int, reset.Message) error {
+			time.Sleep(3 * time.Minute)
+			return nil
+		}
+		locked := reset.ID{} // of the first notification
+		until := time.Now().Add(2 * time.Minute)
+		f.store.SettleFunc = func(ctx context.Context, done []reset.Settlement) error {
+			for _, d := range done {
+				if d.Mail == locked && time.Now().Before(until) {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+			}
+			return f.store.Store.Settle(ctx, done)
+		}
+		f.notifications(2)
+		for range 2 {
+			newFixture(t, f.host, func(c *reset.Config) { c.Store, c.Mailer = f.store, patientMailer{f.mailer} }).begin()
+		}
+		pass(20 * time.Minute)
+		attempts := 0
+		for _, m := range f.mailer.attempts() {
+			if m.ID != locked.String() {
+				attempts++
+			}
+		}
+		if attempts != 1 {
+			t.Errorf("the other mail was sent %d times", attempts)
+		}
+	})
+}
+
 // A mail without confirmation has probably arrived. It is sent once more, much
 // later, and never again.
 func TestUnconfirmed(t *testing.T) {

@@ -459,3 +459,36 @@ func TestSettleMeetsRedeem(t *testing.T) {
 		}
 	})
 }
+
+// A mail can be settled while the host's transaction holds another user's, also
+// where the queue has no more than these two, which makes MariaDB choose other
+// indexes.
+func TestSettleBesideRevoke(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.open(t, 6)
+		store := newStore(t, db, storebun.Options{})
+		queue(t, store, 1, "a")
+		queue(t, store, 2, "b")
+		mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 2)
+		if err != nil || len(mails) != 2 {
+			t.Fatalf("Lease: %d mails, %v", len(mails), err)
+		}
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		if err := store.Revoke(storebun.WithTx(t.Context(), tx), mails[0].UserID, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		later := start.Add(2 * time.Minute)
+		for _, done := range []reset.Settlement{{Retry: later, Held: true}, {Retry: later, Held: true}, {}} {
+			done.Mail, done.Lease = mails[1].ID, mails[1].Lease
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			if err := store.Settle(ctx, []reset.Settlement{done}); err != nil {
+				t.Errorf("Settle %+v: %v", done, err)
+			}
+			cancel()
+		}
+	})
+}
