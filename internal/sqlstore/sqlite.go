@@ -132,6 +132,10 @@ func finishSQLite(ctx context.Context, s *Store, tx *Tx, _ reset.ID, apply func(
 		case !returned:
 			tx.lent = true
 			return overdue(ctx)
+		case err == nil && ctx.Err() != nil:
+			// Some drivers return nil for statements that they left out because
+			// the context had ended, glebarez/sqlite 1.11 for one.
+			return fmt.Errorf("SetPassword returned nil when its context had ended: %w", context.Cause(ctx))
 		case err == nil, !s.dialect.Busy(err) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 			return err
 		}
