@@ -179,9 +179,11 @@ func (s *Service) answerJSON(w http.ResponseWriter, r *http.Request, whenBusy an
 	a.write(w)
 }
 
-// errBodyConsumed is the host's fault: something before the handler has read
-// the body.
-var errBodyConsumed = errors.New("reset: the body was read before")
+// A bodyConsumedError is the host's fault: something before the handler has
+// read the body.
+type bodyConsumedError struct{ path string } // of the request
+
+func (e *bodyConsumedError) Error() string { return "reset: the body was read before" }
 
 // readBody reads a body of bounded size in bounded time.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -195,7 +197,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case err == nil:
 		http.NewResponseController(w).SetReadDeadline(time.Time{})
 		if len(body) == 0 && r.ContentLength > 0 {
-			return nil, errBodyConsumed
+			return nil, &bodyConsumedError{r.URL.Path} // a route, so no secret
 		}
 		return body, nil
 	case !errors.As(err, &tooLarge):
@@ -232,9 +234,10 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 // failure logs an error that was answered with a 500, quietly where nobody
 // waited for the answer.
 func (s *Service) failure(ctx context.Context, err error) {
+	var consumed *bodyConsumedError
 	switch {
-	case errors.Is(err, errBodyConsumed):
-		s.events.count(ctx, bodyConsumed)
+	case errors.As(err, &consumed):
+		s.events.count(ctx, bodyConsumed, "path", consumed.path)
 		return
 	case errors.Is(err, errBusy):
 		s.events.count(ctx, hashingBusy)

@@ -202,6 +202,8 @@ func TestBodyConsumed(t *testing.T) {
 			t.Errorf("large: got %d, want 413", w.Code)
 		}
 		pass(2 * time.Minute)
-		f.wantEvent("body_consumed", 2)
+		f.wantRecords("body_consumed",
+			map[string]any{"path": "/forgot", "count": 1.},
+			map[string]any{"path": resetPath, "count": 1.})
 	})
 }
