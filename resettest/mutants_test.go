@@ -1,6 +1,7 @@
 package resettest
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -81,7 +82,7 @@ func (s specimen[S, C]) prove(t *testing.T) {
 type recorder struct {
 	testing.TB
 	mu       sync.Mutex
-	failed   bool
+	said     []string // failures
 	cleanups []func()
 }
 
@@ -99,10 +100,10 @@ func (r *recorder) Helper() {}
 
 func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
 
-func (r *recorder) Errorf(string, ...any) {
+func (r *recorder) Errorf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed = true
+	r.said = append(r.said, fmt.Sprintf(format, args...))
 }
 
 func (r *recorder) Fatalf(format string, args ...any) {
@@ -113,5 +114,5 @@ func (r *recorder) Fatalf(format string, args ...any) {
 func (r *recorder) Failed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed
+	return len(r.said) > 0
 }

@@ -38,6 +38,17 @@ func cite(t *testing.T, quote string) {
 	})
 }
 
+// inOrder runs sentences. If one of the first needed ones fails, it runs no
+// other and returns the name.
+func inOrder[T any](sentences []sentence[T], needed int, run func(sentence[T]) bool) (failed string) {
+	for i, s := range sentences {
+		if !run(s) && i < needed {
+			return s.name
+		}
+	}
+	return ""
+}
+
 // parallel runs f(0) to f(n-1) at the same time and waits for all of them.
 func parallel(n int, f func(i int)) {
 	var wg sync.WaitGroup

@@ -54,14 +54,14 @@ func TestUsers(t *testing.T, h UsersHost) {
 	if h.Users == nil || h.Store == nil || h.SignUp == nil || h.SignIn == nil {
 		t.Fatal("resettest: UsersHost needs Users, Store, SignUp and SignIn")
 	}
-	for i, s := range usersSentences(h) {
-		ok := t.Run(s.name, func(t *testing.T) {
+	failed := inOrder(usersSentences(h), 1, func(s sentence[*usersCheck]) bool {
+		return t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&usersCheck{t, h})
 		})
-		if i == 0 && !ok {
-			t.Fatalf("without %s no password can be changed: nothing else was tested", s.name)
-		}
+	})
+	if failed != "" {
+		t.Fatalf("without %s no password can be changed: nothing else was tested", failed)
 	}
 }
 
@@ -109,7 +109,8 @@ const (
 	secondPassword = "Another 2nd passphrase, unhurried."
 	redeemTimeout  = 10 * time.Second
 
-	hintTransaction = "write through the transaction in its context, as the store's package returns it: storebun.IDB(ctx, db), storebun.Tx(ctx)"
+	hintTransaction = "write through the transaction in its context, as the store's package returns it: storebun.IDB(ctx, db), storebun.Tx(ctx), " +
+		"storesql.Tx(ctx), storepgx.Tx(ctx); if the users are in another database, open the store with UsersElsewhere"
 )
 
 var errUndo = errors.New("undo")

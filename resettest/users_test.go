@@ -237,6 +237,21 @@ func TestUsersMutants(t *testing.T) {
 	}.prove(t)
 }
 
+// A host of any store finds its own function in the advice.
+func TestUsersAdvice(t *testing.T) {
+	h := newMemHost(false)
+	h.set = func(_ context.Context, userID, hash string) error {
+		return h.setPassword(context.Background(), userID, hash)
+	}
+	r := &recorder{TB: t}
+	r.run((&usersCheck{r, h.usersHost()}).setIsUndone)
+	for _, want := range []string{"storebun.Tx(ctx)", "storesql.Tx(ctx)", "storepgx.Tx(ctx)", "open the store with UsersElsewhere"} {
+		if len(r.said) == 0 || !strings.Contains(r.said[0], want) {
+			t.Errorf("got %q, want %q in it", r.said, want)
+		}
+	}
+}
+
 func usersMutants() []mutant[func(*memHost)] {
 	// finds looks accounts up in another way.
 	finds := func(where func(a *memAccount, address string) bool) func(*memHost) {
