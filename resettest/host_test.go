@@ -2,6 +2,7 @@ package resettest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -9,9 +10,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -93,7 +96,7 @@ func newWebHost(change func(*webHost)) *webHost {
 	if err != nil {
 		panic(err)
 	}
-	h.host.Service, h.host.BaseURL = svc, h.config.BaseURL
+	h.host.Service, h.host.BaseURL = svc, cmp.Or(h.host.BaseURL, h.config.BaseURL)
 	mux := http.NewServeMux()
 	mux.Handle("/account/", h.mount(svc.Pages()))
 	h.handler = h.middleware(h.accessLog(mux))
@@ -131,19 +134,77 @@ func TestHostMutants(t *testing.T) {
 		sentences: hostSentences(Host{ChangePassword: noChange}),
 		mutants:   hostMutants(),
 		waits:     true,
-		check: func(t testing.TB, fault func(*webHost)) *hostCheck {
-			h := newWebHost(fault)
-			base, err := url.Parse(h.host.BaseURL)
-			if err != nil {
-				t.Fatalf("%v", err)
-			}
-			ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-			ended := make(chan error)
-			go func() { ended <- h.host.Service.Run(ctx) }()
-			t.Cleanup(func() { stop(); <-ended })
-			return &hostCheck{t, h.host, base, h.handler}
-		},
+		check:     newHostCheck,
 	}.prove(t)
+}
+
+// newHostCheck runs a host after changes to its parts.
+func newHostCheck(t testing.TB, change func(*webHost)) *hostCheck {
+	h := newWebHost(change)
+	base, err := url.Parse(h.host.BaseURL)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error)
+	go func() { ended <- h.host.Service.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return &hostCheck{t, h.host, base, h.handler}
+}
+
+// A failure is reported once and names its cure, and what follows from it is not
+// reported at all.
+func TestHostAdvice(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*webHost)
+		want   []string // parts of the failures up to the first sentence that the others need
+	}{
+		{"Config.BaseURL alone is wrong", func(h *webHost) {
+			h.config.BaseURL, h.host.BaseURL = "https://app.example.com/auth", "https://app.example.com/account"
+		}, []string{"set Host.BaseURL and Config.BaseURL alike"}},
+		{"mounted elsewhere", func(h *webHost) { h.config.BaseURL = "https://app.example.com/auth" },
+			[]string{"or let BaseURL end with the prefix of the mount"}},
+		{"no StripPrefix", func(h *webHost) {
+			h.mount = func(pages http.Handler) http.Handler { return http.StripPrefix("/acc", pages) }
+		}, []string{`mount http.StripPrefix("/account", svc.Pages())`}},
+		{"a middleware reads bodies", func(h *webHost) { h.middleware = readBodies },
+			[]string{"a middleware has read the body before Pages"}},
+		{"a link to an app", func(h *webHost) {
+			h.config.AllowedOrigins, h.config.ResetURL = []string{"https://spa.example.com"}, "https://spa.example.com/reset"
+		}, slices.Repeat([]string{"leave Config.ResetURL out in this test"}, 3)},
+		{"SetPassword fails", func(h *webHost) {
+			h.set = func(context.Context, string, string) error { return errors.New("no such table: users") }
+		}, slices.Repeat([]string{"no such table: users"}, 3)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{TB: t}
+				inOrder(hostSentences(Host{}), hostNeeds, func(s sentence[*hostCheck]) bool {
+					check := &recorder{TB: t}
+					check.run(func() { s.check(newHostCheck(check, test.change)) })
+					r.said = append(r.said, check.said...)
+					return !check.Failed()
+				})
+				ok := len(r.said) == len(test.want)
+				for i := range min(len(r.said), len(test.want)) {
+					ok = ok && strings.Contains(r.said[i], test.want[i])
+				}
+				if !ok {
+					t.Errorf("got %q, want %q", r.said, test.want)
+				}
+			})
+		})
+	}
+}
+
+// readBodies is a middleware that leaves nothing of a body.
+func readBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 func hostMutants() []mutant[func(*webHost)] {
@@ -200,11 +261,7 @@ func hostMutants() []mutant[func(*webHost)] {
 		{"CSRF middleware for forms only", refusing(http.StatusForbidden, func(r *http.Request) bool {
 			return isPost(r) && r.Header.Get("Content-Type") != "application/json"
 		}), []string{"forms"}},
-		{"a middleware reads bodies", around(func(_ *webHost, next http.Handler, w http.ResponseWriter, r *http.Request) {
-			if _, err := io.Copy(io.Discard, r.Body); err == nil {
-				next.ServeHTTP(w, r)
-			}
-		}), []string{"forms"}},
+		{"a middleware reads bodies", func(h *webHost) { h.middleware = readBodies }, []string{"forms"}},
 		{"no Origin arrives", around(func(_ *webHost, next http.Handler, w http.ResponseWriter, r *http.Request) {
 			r.Header.Set("Origin", "null")
 			next.ServeHTTP(w, r)
