@@ -16,6 +16,7 @@ import (
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/sqlstore"
 	storebun "github.com/gopassreset/reset/store_bun"
+	storesql "github.com/gopassreset/reset/store_sql"
 )
 
 // The host of these tests keeps its users in the store's database.
@@ -264,6 +265,26 @@ func TestCollations(t *testing.T) {
 			for j, other := range lookalikes[i:] {
 				if got, err := store.Find(t.Context(), start, activation(i+j, other).Hash); j == 0 != (err != nil) || err == nil && got.UserID != other {
 					t.Errorf("Find for %q after Revoke of %q: %q, %v", other, name, got.UserID, err)
+				}
+			}
+		}
+	})
+}
+
+// A Dialect that is not the database's is named instead of what it breaks.
+func TestWrongDialect(t *testing.T) {
+	dialects := map[string]storesql.Dialect{"SQLite": storesql.SQLite, postgresServer.name: storesql.PostgreSQL, mysqlServer.name: storesql.MySQL}
+	onEach(t, func(t *testing.T, s server) {
+		for _, db := range []*bun.DB{s.empty(t, 1), s.open(t, 2)} {
+			for name, d := range dialects {
+				if name == s.name {
+					continue
+				}
+				_, err := storesql.New(t.Context(), db.DB, d)
+				for call, err := range map[string]error{"New": err, "CreateSchema": storesql.CreateSchema(t.Context(), db.DB, d)} {
+					if want := "the database is " + s.name; err == nil || !strings.Contains(err.Error(), want) {
+						t.Errorf("%s with the dialect of %s: got error %v, want %q in it", call, name, err, want)
+					}
 				}
 			}
 		}

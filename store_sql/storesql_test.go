@@ -61,6 +61,18 @@ func TestStoreElsewhere(t *testing.T) {
 	})
 }
 
+func TestWrongDialect(t *testing.T) {
+	for _, d := range []storesql.Dialect{storesql.PostgreSQL, storesql.MySQL} {
+		db := openFile(t, 1)
+		_, err := storesql.New(t.Context(), db, d)
+		for call, err := range map[string]error{"New": err, "CreateSchema": storesql.CreateSchema(t.Context(), db, d)} {
+			if err == nil || !strings.Contains(err.Error(), "the database is SQLite, not ") {
+				t.Errorf("%s: got error %v, want one that names the database", call, err)
+			}
+		}
+	}
+}
+
 func id(n int) (id reset.ID) {
 	binary.BigEndian.PutUint64(id[8:], uint64(n))
 	return id

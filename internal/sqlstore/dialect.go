@@ -11,7 +11,9 @@ import (
 // A Dialect is everything that differs between databases.
 type Dialect struct {
 	name     string
-	numbered bool // database/sql takes "$1" for an argument, not "?"
+	product  string
+	identify string // a SELECT that fails on every other database
+	numbered bool   // database/sql takes "$1" for an argument, not "?"
 
 	// TxOptions are for BeginTx. At READ COMMITTED a transaction that has
 	// waited for a lock row sees what its predecessor did, and MySQL locks no

@@ -35,6 +35,8 @@ import (
 // and can be chosen as a deadlock victim while it waits.
 var MySQL = &Dialect{
 	name:       "mysql",
+	product:    "MySQL or MariaDB",
+	identify:   `SELECT CONNECTION_ID()`,
 	TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	begin:      begin,
 	commit:     commitInTime,

@@ -118,6 +118,9 @@ func (d *Dialect) sqlTx(tx *sql.Tx, err error) (*Tx, error) {
 // Open returns a Store on a pool whose database has the latest schema and keeps
 // what a Store relies on.
 func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
+	if err := p.checkDialect(ctx); err != nil {
+		return nil, err
+	}
 	schema, err := p.Dialect.Schema()
 	if err != nil {
 		return nil, err
@@ -137,11 +140,31 @@ func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
 
 // CreateSchema brings the database to the latest version.
 func (p Pool) CreateSchema(ctx context.Context) error {
+	if err := p.checkDialect(ctx); err != nil {
+		return err
+	}
 	schema, err := p.Dialect.Schema()
 	if err != nil {
 		return err
 	}
 	return schema.Create(ctx, p)
+}
+
+// checkDialect returns an error if the database is known to be of another
+// dialect. That may work for a while, without the locks that its own one takes.
+func (p Pool) checkDialect(ctx context.Context) error {
+	is := func(d *Dialect) bool {
+		return each(ctx, p, func(Row) error { return nil }, d.identify) == nil
+	}
+	if is(p.Dialect) {
+		return nil
+	}
+	for _, d := range []*Dialect{SQLite, PostgreSQL, MySQL} {
+		if is(d) {
+			return fmt.Errorf("the database is %s, not %s: pass its Dialect", d.product, p.Dialect.product)
+		}
+	}
+	return nil
 }
 
 // Read implements Backend.

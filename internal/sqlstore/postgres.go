@@ -8,6 +8,8 @@ import (
 // PostgreSQL is its dialect.
 var PostgreSQL = &Dialect{
 	name:         "postgres",
+	product:      "PostgreSQL",
+	identify:     `SELECT pg_backend_pid()`,
 	numbered:     true,
 	TxOptions:    &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	begin:        begin,

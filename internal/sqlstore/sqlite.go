@@ -15,6 +15,8 @@ import (
 // its start, so no row needs a lock of its own.
 var SQLite = &Dialect{
 	name:      "sqlite",
+	product:   "SQLite",
+	identify:  `SELECT sqlite_version()`,
 	begin:     beginSQLite,
 	commit:    commitSQLite,
 	busy:      sqliteBusy,
