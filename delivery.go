@@ -27,6 +27,8 @@ const (
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
 	purgeBatch    = 1000
+	purgeMargin   = 24 * time.Hour
+	doubtPause    = 10 * time.Second // of leasing, where the clock makes mail too old
 	settleTries   = 3
 	maxUnsettled  = 10_000
 	jitterPercent = 30
@@ -108,15 +110,16 @@ type delivery struct {
 	failures int          // of Lease, in a row
 	cut      atomic.Int64 // exchanges that had no time to finish
 
-	mu        sync.Mutex
-	batch     int              // how many mails to lease at a time
-	resolving int              // jobs whose users are being looked up
-	exchanges int              // jobs that are being sent
-	ready     []job            // jobs to be sent
-	retired   []Settlement     // public requests without a user, to be removed
-	retiring  bool             // somebody removes them
-	sending   map[ID]ID        // the leases of mails that are being sent
-	unsettled map[ID]time.Time // mails that were sent but are queued still, as the store failed, and when they expire
+	mu          sync.Mutex
+	batch       int              // how many mails to lease at a time
+	resolving   int              // jobs whose users are being looked up
+	exchanges   int              // jobs that are being sent
+	ready       []job            // jobs to be sent
+	retired     []Settlement     // public requests without a user, to be removed
+	retiring    bool             // somebody removes them
+	sending     map[ID]ID        // the leases of mails that are being sent
+	pausedUntil time.Time        // when mail is leased again
+	unsettled   map[ID]time.Time // mails that were sent but are queued still, as the store failed, and when they expire
 }
 
 // A job is one mail, or all leased public requests for one address.
@@ -208,8 +211,11 @@ func (d *delivery) sendJob(j job, t turn) {
 // how long to ask again.
 func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	d.mu.Lock()
-	batch, held := d.batch, len(d.ready)+d.resolving
+	batch, held, paused := d.batch, len(d.ready)+d.resolving, d.pausedUntil.Sub(now)
 	d.mu.Unlock()
+	if paused > 0 {
+		return 0, paused
+	}
 	if held >= batch || held > 0 && held >= d.cfg.Workers {
 		return 0, maxWait // until one of them is retired or sent
 	}
@@ -378,15 +384,16 @@ func (d *delivery) prepare(j *job) (ready bool) {
 
 // inTime gives up the mails whose links would live too short.
 func (d *delivery) inTime(mails []Mail) (live []Mail) {
+	now := d.clock.now(d.work)
 	var late []Mail
 	for _, m := range mails {
-		if time.Until(m.Expires) < d.leastLeft() {
+		if m.Expires.Sub(now) < d.leastLeft() {
 			late = append(late, m)
 		} else {
 			live = append(live, m)
 		}
 	}
-	d.giveUp(d.work, late, mailExpired, nil)
+	d.expire(d.work, late, nil)
 	return live
 }
 
@@ -416,7 +423,7 @@ func (d *delivery) retire(mails []Mail) {
 func (d *delivery) lease(work context.Context, n int) ([]Mail, error) {
 	ctx, cancel := context.WithTimeout(work, storeTimeout)
 	defer cancel()
-	now := time.Now()
+	now := d.clock.now(ctx)
 	var mails []Mail
 	err := d.cfg.Observe.run(ctx, "lease", func(ctx context.Context) error {
 		return d.events.noPanic(ctx, func() (err error) {
@@ -502,7 +509,7 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 		return
 	}
 	d.settle(ctx, removed(others))
-	if time.Until(expires) < d.leastLeft() {
+	if expires.Sub(d.clock.now(ctx)) < d.leastLeft() {
 		// The mail has joined a request that ends soon, and then makes room.
 		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Class: m.Class, Unspent: true}})
 		return
@@ -534,7 +541,7 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation st
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	now := time.Now()
+	now := d.clock.now(ctx)
 	m.Due = now.Add(leaseTime)
 	limits := Limits{MaxRequests: d.cfg.MaxRequests, Join: true, MaxPerHour: d.cfg.MaxMailsPerHour, MaxPerDay: d.cfg.MaxMailsPerDay}
 	a, err = d.cfg.Store.Issue(ctx, now, a, limits, m)
@@ -556,7 +563,7 @@ func (d *delivery) deliverNotification(ctx context.Context, m Mail, end func(out
 // exchange hands a message to the mail system, calls end with what that has
 // shown, and settles the mail.
 func (d *delivery) exchange(ctx context.Context, m Mail, msg Message, end func(outcome, error)) {
-	now := time.Now()
+	now := d.clock.now(ctx)
 	if m.Due.Sub(now) < leaseTime-renewEvery-storeTimeout {
 		return // another worker may soon hold the lease, and would send it a second time
 	}
@@ -631,7 +638,7 @@ func (d *delivery) watch(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		now := time.Now()
+		now := d.clock.now(ctx)
 		var renewals sync.WaitGroup
 		d.mu.Lock()
 		for mail, lease := range d.sending {
@@ -642,7 +649,7 @@ func (d *delivery) watch(ctx context.Context) {
 		}
 		d.mu.Unlock()
 		renewals.Wait()
-		d.breaker.report(ctx, now)
+		d.breaker.report(ctx, time.Now())
 	}
 }
 
@@ -655,7 +662,7 @@ func (d *delivery) sendOnceMore(ctx context.Context, m Mail, cause error) {
 	if m.Kind == MailNotification {
 		life = notificationTTL
 	}
-	at := time.Now().Add(life / 2)
+	at := d.clock.now(ctx).Add(life / 2)
 	if !at.Before(d.lastAttempt(m)) {
 		d.settle(ctx, removed([]Mail{m}))
 		return
@@ -674,11 +681,12 @@ func (s *Service) lastAttempt(m Mail) time.Time {
 // retry frees mails for a later attempt, each at its own time, or gives up
 // those that would then be too late.
 func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
+	now := d.clock.now(ctx)
 	var again, late []Mail
 	var settlements []Settlement
 	for _, m := range mails {
 		wait := jitter(backOff[min(max(m.Attempts, 1), len(backOff))-1])
-		at := time.Now().Add(wait)
+		at := now.Add(wait)
 		if at.After(d.lastAttempt(m)) {
 			late = append(late, m)
 			continue
@@ -690,7 +698,20 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 		d.events.log(ctx, mailFailed, append(attrsOf(m), "error", cause)...)
 	}
 	d.settle(ctx, settlements)
-	d.giveUp(ctx, late, mailExpired, cause)
+	d.expire(ctx, late, cause)
+}
+
+// expire gives up mails that are too old. If the clock that says so is in doubt,
+// it gives them back, and nothing is leased for some time.
+func (d *delivery) expire(ctx context.Context, mails []Mail, cause error) {
+	if len(mails) == 0 || !d.clock.doubtful(ctx) {
+		d.giveUp(ctx, mails, mailExpired, cause)
+		return
+	}
+	d.settle(ctx, unspent(mails))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pausedUntil = time.Now().Add(doubtPause)
 }
 
 // giveUp removes mails and says why.
@@ -725,7 +746,7 @@ func freed(mails []Mail, retry time.Time) (done []Settlement) {
 // unspent gives mails back as they were before they were leased.
 func unspent(mails []Mail) (done []Settlement) {
 	for _, m := range mails {
-		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: cmp.Or(m.WasDue, time.Now()), Class: m.Class, Unspent: true})
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: cmp.Or(m.WasDue, m.ID.Time()), Class: m.Class, Unspent: true})
 	}
 	return done
 }
@@ -780,8 +801,9 @@ func (d *delivery) noteBaseURL(ctx context.Context) {
 // beatAll records that this process delivers, for every process to see.
 func (d *delivery) beatAll(ctx context.Context) {
 	for {
-		d.figures.beat(ctx, time.Now(), d.breaker.isDown())
-		d.figures.warnIfLate(ctx, time.Now())
+		now := d.clock.now(ctx)
+		d.figures.beat(ctx, now, d.breaker.isDown())
+		d.figures.warnIfLate(ctx, now)
 		select {
 		case <-ctx.Done():
 			return
@@ -807,19 +829,32 @@ func (d *delivery) purgeAll(ctx context.Context) {
 	}
 }
 
+// purge leaves expired records for a day: a clock that is ahead would otherwise
+// remove what others still need.
 func (d *delivery) purge(ctx context.Context) error {
-	now := time.Now()
+	now := d.clock.now(ctx)
 	d.mu.Lock()
 	maps.DeleteFunc(d.unsettled, func(_ ID, expires time.Time) bool { return !expires.After(now) })
 	d.mu.Unlock()
+	if !d.clock.agreed(ctx) {
+		return nil
+	}
+	unsent := 0
+	defer func() {
+		if unsent > 0 {
+			d.events.log(ctx, mailPurged, "mails", unsent)
+		}
+	}()
 	for n := purgeBatch; n == purgeBatch; {
+		mails := 0
 		err := d.cfg.Observe.run(ctx, "purge", func(ctx context.Context) (err error) {
-			n, err = d.cfg.Store.Purge(ctx, now, purgeBatch)
+			n, mails, err = d.cfg.Store.Purge(ctx, now.Add(-purgeMargin), purgeBatch)
 			return err
 		})
 		if err != nil {
 			return wrap("purge", err)
 		}
+		unsent += mails
 	}
 	return nil
 }

@@ -836,27 +836,33 @@ func TestSettleIsRetried(t *testing.T) {
 	})
 }
 
-// Run removes more expired records than fit in one call of Purge, now and then.
+// Run removes more records than fit in one call of Purge, a day after they have
+// expired.
 func TestPurgesAll(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
-		wantNothing := func() {
+		wantLeft := func(want int) {
 			t.Helper()
-			left, err := f.store.Purge(t.Context(), time.Now().Add(20*time.Hour), 1000)
-			if left != 0 || err != nil {
-				t.Errorf("%d records left, %v", left, err)
+			left, _, err := f.store.Purge(t.Context(), time.Now().Add(-24*time.Hour), 1000)
+			if left != want || err != nil {
+				t.Errorf("%d records are left, want %d; %v", left, want, err)
 			}
 		}
 		for range 2500 {
 			f.forgot(ann.Email)
 		}
 		f.activation(bob)
-		pass(time.Hour + 2*time.Second)
+		pass(25*time.Hour + 2*time.Second)
 		f.begin()
-		wantNothing()
+		wantLeft(0)
 		f.forgot(ann.Email)
-		pass(time.Hour + 2*time.Second + 2*time.Minute)
+		pass(delivered)
 		f.wantSent(1)
-		wantNothing()
+		before := f.store.Calls("Purge")
+		pass(26 * time.Hour)
+		if got := f.store.Calls("Purge") - before; got < 20*60 {
+			t.Errorf("Purge was called %d times in 26 hours", got)
+		}
+		wantLeft(0)
 	})
 }
 

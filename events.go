@@ -47,6 +47,8 @@ var (
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", []string{"count"}}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user", "count"}}
 	queueFull         = event{"queue_full", slog.LevelWarn, "public request refused: Config.MaxQueued mails are queued", []string{"count"}}
+	clockSkew         = event{"clock_skew", slog.LevelWarn, "the clocks of this machine and of the store disagree, or the machine's clock has jumped", []string{"store_ahead", "jump"}}
+	mailPurged        = event{"mail_purged", slog.LevelWarn, "mail expired and was removed without having been sent", []string{"mails"}}
 	queueLate         = event{"queue_late", slog.LevelWarn, "mail that is due has waited for more than a minute", []string{"oldest", "waiting", "last_run"}}
 	txNotUsed         = event{"transaction_not_used", slog.LevelWarn, "SetPassword did not write through the transaction in its context: password and link are not saved together", []string{"count"}}
 	workersFew        = event{"workers_few", slog.LevelWarn, "Config.Workers is below the burst of Config.PerClient: the arrival of mail can reveal who has an account", []string{"workers", "burst"}}
@@ -69,7 +71,7 @@ var allEvents = []event{
 	badRequest, txNotUsed,
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
 	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
-	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
+	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, clockSkew, mailPurged, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
 	baseURLMismatch, baseURLConflict, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }

@@ -17,7 +17,7 @@ const unhealthyAfter = 5 * time.Minute
 // The figures change with every mail to somebody who has an account: show them
 // to operators only.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
-	return s.figures.get(ctx, time.Now())
+	return s.figures.get(ctx, s.clock.now(ctx))
 }
 
 // Health returns nil if the store answers, some process has run Run within the
@@ -27,7 +27,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 // It is meant for alerts and for readiness probes. Restarting a process mends
 // nothing that it reports.
 func (s *Service) Health(ctx context.Context) error {
-	now := time.Now()
+	now := s.clock.now(ctx)
 	stats, err := s.figures.get(ctx, now)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):

@@ -280,7 +280,7 @@ func (p *pages) keepActivation(w http.ResponseWriter, r *http.Request, activatio
 			p.refuse(w, r, err)
 			return
 		}
-		if left := time.Until(a.Expires); err == nil && left >= time.Second {
+		if left := a.Expires.Sub(p.clock.now(r.Context())); err == nil && left >= time.Second {
 			c := p.link
 			c.Value, c.MaxAge = activation, int(left/time.Second)
 			http.SetCookie(w, &c)

@@ -17,6 +17,7 @@ const (
 // for others' attempts.
 type refusals struct {
 	store             Store
+	clock             *clock
 	events            eventLog
 	keys, activations *MemoryLimiter
 
@@ -26,9 +27,10 @@ type refusals struct {
 	next  int
 }
 
-func newRefusals(store Store, events eventLog) *refusals {
+func newRefusals(store Store, clock *clock, events eventLog) *refusals {
 	return &refusals{
 		store:       store,
+		clock:       clock,
 		events:      events,
 		keys:        NewMemoryLimiter(maxRefused, time.Minute),
 		activations: NewMemoryLimiter(maxRefused, time.Minute),
@@ -98,7 +100,7 @@ func (r *refusals) reason(ctx context.Context, h Hash) string {
 	if reason != "" {
 		return reason
 	}
-	if _, err := r.store.Find(ctx, time.Now().Add(-expiredMemory), h); err == nil {
+	if _, err := r.store.Find(ctx, r.clock.now(ctx).Add(-expiredMemory), h); err == nil {
 		return "expired"
 	}
 	return "unknown"

@@ -91,6 +91,7 @@ type Service struct {
 	accounts accounts
 	refusals *refusals
 	figures  *figures
+	clock    *clock
 	mint     minter
 	fairness fairness
 	breaker  *breaker
@@ -120,13 +121,15 @@ func New(cfg Config) (*Service, error) {
 		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
 	}
 	cfg.Observe = cfg.Observe.contained(events)
+	clock := newClock(cfg.Store, events)
 	return &Service{
 		cfg:        cfg,
 		base:       base,
 		render:     render,
 		events:     events,
 		accounts:   accounts{cfg.Users, events},
-		refusals:   newRefusals(cfg.Store, events),
+		clock:      clock,
+		refusals:   newRefusals(cfg.Store, clock, events),
 		figures:    &figures{store: cfg.Store, events: events},
 		mint:       minter{rand.Reader},
 		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
@@ -192,7 +195,7 @@ func (s *Service) requestReset(ctx context.Context, email string, o RequestOptio
 	if err != nil {
 		return "", err
 	}
-	now := time.Now()
+	now := s.clock.now(ctx)
 	id, err := s.mint.id(now)
 	if err != nil {
 		return "", err
@@ -254,8 +257,8 @@ func (s *Service) publicRequest(ctx context.Context, email, client string, o For
 	if err := s.events.allow(ctx, s.cfg.PerClient, "client", client); err != nil {
 		return err
 	}
-	now := time.Now()
-	if err := s.figures.room(ctx, now, s.cfg.MaxQueued); err != nil {
+	now := s.clock.now(ctx)
+	if err := s.figures.room(ctx, time.Now(), s.cfg.MaxQueued); err != nil {
 		return wrap("queue", err)
 	}
 	id, err := s.mint.id(now)
@@ -304,7 +307,7 @@ func (s *Service) find(ctx context.Context, activation string) (Activation, User
 	if !ok {
 		return Activation{}, User{}, ErrInvalidActivation
 	}
-	a, err := s.cfg.Store.Find(ctx, time.Now(), h)
+	a, err := s.cfg.Store.Find(ctx, s.clock.now(ctx), h)
 	if errors.Is(err, ErrInvalidActivation) {
 		err = s.refusals.activation(ctx, h)
 	}
@@ -342,7 +345,7 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := s.clock.now(ctx)
 	id, err := s.mint.id(now)
 	if err != nil {
 		return err
@@ -393,7 +396,7 @@ func (s *Service) hashPassword(ctx context.Context, a Activation, password strin
 	case <-ctx.Done():
 		return "", wrap("hash password", context.Cause(ctx))
 	}
-	if _, err := s.cfg.Store.Find(ctx, time.Now(), a.Hash); err != nil {
+	if _, err := s.cfg.Store.Find(ctx, s.clock.now(ctx), a.Hash); err != nil {
 		return "", wrap("find", err)
 	}
 	hash, err := s.cfg.Users.HashPassword(ctx, password)
@@ -427,7 +430,7 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.revoke(ctx, a.UserID, time.Now().Add(s.cfg.TTL)); err != nil {
+	if err := s.revoke(ctx, a.UserID, s.clock.now(ctx).Add(s.cfg.TTL)); err != nil {
 		return err
 	}
 	s.refusals.end(a.Hash, "revoked")
@@ -461,7 +464,7 @@ func (s *Service) noteQueued(ctx context.Context) {
 	if !s.running.Load() && s.runWarned.CompareAndSwap(false, true) {
 		s.events.log(ctx, runElsewhere)
 	}
-	s.figures.warnIfLate(ctx, time.Now())
+	s.figures.warnIfLate(ctx, s.clock.now(ctx))
 }
 
 // wakeRun makes Run look for mail that is due now.

@@ -72,7 +72,7 @@ func (s *Service) getJSON(r *http.Request) (answer, error) {
 		ExpiresIn   int    `json:"expiresIn"` // seconds
 		MinPassword int    `json:"minPassword"`
 		MaxPassword int    `json:"maxPassword"`
-	}{activation, user.Email, int(time.Until(a.Expires) / time.Second), s.cfg.MinPassword, maxPasswordRunes})
+	}{activation, user.Email, int(a.Expires.Sub(s.clock.now(r.Context())) / time.Second), s.cfg.MinPassword, maxPasswordRunes})
 	if err != nil {
 		return answer{}, fmt.Errorf("reset: JSON of a link: %w", err)
 	}

@@ -130,9 +130,10 @@ type Store interface {
 	Settle(ctx context.Context, done []Settlement) error
 
 	// Purge removes at most n records (n is at most 1,000) that expired at or
-	// before now, and returns how many it removed. A result below n means
-	// nothing expired remains, except records locked by a concurrent call.
-	Purge(ctx context.Context, now time.Time, n int) (int, error)
+	// before now. It returns how many it removed, and how many of them were
+	// mails, which were never sent. A result below n means nothing expired
+	// remains, except records locked by a concurrent call.
+	Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error)
 }
 
 // Limits bound what Issue adds for one user.

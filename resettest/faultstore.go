@@ -28,7 +28,7 @@ type FaultStore struct {
 	RevokeFunc  func(ctx context.Context, userID string, quiet time.Time) error
 	LeaseFunc   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
 	SettleFunc  func(ctx context.Context, done []reset.Settlement) error
-	PurgeFunc   func(ctx context.Context, now time.Time, n int) (int, error)
+	PurgeFunc   func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error)
 	RealmFunc   func(name string) reset.Store
 
 	// Before is called at the start of each call, which fails with the error
@@ -202,19 +202,19 @@ func (s *FaultStore) Settle(ctx context.Context, done []reset.Settlement) error 
 }
 
 // Purge implements reset.Store.
-func (s *FaultStore) Purge(ctx context.Context, now time.Time, n int) (removed int, err error) {
+func (s *FaultStore) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	err = s.call(ctx, "Purge", func() (err error) {
 		if s.PurgeFunc != nil {
-			removed, err = s.PurgeFunc(ctx, now, n)
+			removed, unsent, err = s.PurgeFunc(ctx, now, n)
 		} else {
-			removed, err = s.Store.Purge(ctx, now, n)
+			removed, unsent, err = s.Store.Purge(ctx, now, n)
 		}
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return removed, nil
+	return removed, unsent, nil
 }
 
 // Stats implements reset.StatsStore if the Store below does. It is not counted
@@ -260,4 +260,13 @@ func (s *FaultStore) SetBaseURL(ctx context.Context, baseURL string) (last strin
 		return below.SetBaseURL(ctx, baseURL)
 	}
 	return "", errors.ErrUnsupported
+}
+
+// Now implements reset.ClockStore if the Store below does. It is not counted and
+// does not fail by itself.
+func (s *FaultStore) Now(ctx context.Context) (time.Time, error) {
+	if below, ok := s.Store.(reset.ClockStore); ok {
+		return below.Now(ctx)
+	}
+	return time.Time{}, errors.ErrUnsupported
 }

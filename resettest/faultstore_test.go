@@ -37,7 +37,7 @@ var storeCalls = map[string]func(ctx context.Context, s reset.Store) error{
 	},
 	"Settle": func(ctx context.Context, s reset.Store) error { return s.Settle(ctx, nil) },
 	"Purge": func(ctx context.Context, s reset.Store) error {
-		_, err := s.Purge(ctx, now, 1)
+		_, _, err := s.Purge(ctx, now, 1)
 		return err
 	},
 }
@@ -56,7 +56,7 @@ func replaced(err error) *resettest.FaultStore {
 		RevokeFunc: func(context.Context, string, time.Time) error { return err },
 		LeaseFunc:  func(context.Context, time.Time, time.Time, int) ([]reset.Mail, error) { return nil, err },
 		SettleFunc: func(context.Context, []reset.Settlement) error { return err },
-		PurgeFunc:  func(context.Context, time.Time, int) (int, error) { return 0, err },
+		PurgeFunc:  func(context.Context, time.Time, int) (int, int, error) { return 0, 0, err },
 	}
 }
 

@@ -435,26 +435,25 @@ func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements reset.Store.
-func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (removed int, err error) {
+func (s *MemStore) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	all := []*MemStore{s.whole()}
 	s.whole().realms.Range(func(_, view any) bool { all = append(all, view.(*MemStore)); return true })
 	for _, realm := range all {
-		purged, err := realm.purge(ctx, millis(now), n-removed)
+		r, u, err := realm.purge(ctx, millis(now), n-removed)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		removed += purged
+		removed, unsent = removed+r, unsent+u
 	}
-	return removed, nil
+	return removed, unsent, nil
 }
 
 // purge is Purge for one realm.
-func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	if err := s.begin(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	removed := 0
 	expired := func(end time.Time) bool {
 		if removed == n || end.After(now) {
 			return false
@@ -470,6 +469,7 @@ func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (int, error)
 	for id, m := range s.mails {
 		if expired(m.Expires) {
 			delete(s.mails, id)
+			unsent++
 		}
 	}
 	for userID, c := range s.claims {
@@ -487,7 +487,7 @@ func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (int, error)
 			delete(s.quiet, userID)
 		}
 	}
-	return removed, nil
+	return removed, unsent, nil
 }
 
 // Stats implements reset.StatsStore.

@@ -132,18 +132,18 @@ func budgetMutants() []storeMutant {
 			}
 		}, []string{"Budget/an hour", "Budget/a day"}},
 		{"budgets are purged too early", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				b.locked(func() { clear(b.mem.bound) })
 				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Budget/purged"}},
 		{"budgets are not purged", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				kept := b.mem.bound
 				b.locked(func() { b.mem.bound = nil })
-				removed, err = b.mem.Purge(ctx, now, n)
+				removed, unsent, err = b.mem.Purge(ctx, now, n)
 				b.locked(func() { b.mem.bound = kept })
-				return removed, err
+				return removed, unsent, err
 			}
 		}, []string{"Budget/purged"}},
 		{"RetryAfter knows the hour only", func(b *broken) {

@@ -160,7 +160,9 @@ func realmMutants() []storeMutant {
 			}
 		}), []string{"Realm/Redeem"}},
 		{"a view purges itself", inEachView(func(f *FaultStore, view *MemStore, _ func() []*MemStore) {
-			f.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) { return view.purge(ctx, millis(now), n) }
+			f.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
+				return view.purge(ctx, millis(now), n)
+			}
 		}), []string{"Realm/Purge"}},
 		{"a view for each call", func(b *broken) {
 			b.RealmFunc = func(string) reset.Store { return new(MemStore) }

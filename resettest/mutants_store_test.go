@@ -145,7 +145,7 @@ func generalMutants() []storeMutant {
 			}
 		}, []string{"Time/jumps back", "Redeem/activations"}},
 		{"purged is only skipped", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) { return 0, nil }
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) { return 0, 0, nil }
 		}, []string{"Time/jumps back", "Purge/the expired", "Purge/at most n", "Purge/boundary"}},
 		{"user ids fold case", foldIssues(strings.ToLower), []string{"Bytes/users"}},
 		{"user ids are padded", foldIssues(padSpace), []string{"Bytes/users"}},
@@ -733,12 +733,12 @@ func mailMutants() []storeMutant {
 			return done[:min(1, len(done))]
 		}), []string{"Settle/many"}},
 		{"Purge takes what lives", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				return b.mem.Purge(ctx, now.Add(lifetime), n)
 			}
 		}, []string{"Purge/the expired", "Purge/boundary", "Purge/the cap"}},
 		{"Purge leaves mails", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				mails := b.mem.mails
 				b.mem.mails = nil
 				defer func() { b.mem.mails = mails }()
@@ -746,23 +746,23 @@ func mailMutants() []storeMutant {
 			}
 		}, []string{"Purge/at most n", "Purge/boundary"}},
 		{"Purge ignores n", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
-				removed, err := b.mem.Purge(ctx, now, 1000)
-				return min(removed, n), err
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
+				removed, unsent, err = b.mem.Purge(ctx, now, 1000)
+				return min(removed, n), unsent, err
 			}
 		}, []string{"Purge/at most n"}},
 		{"Purge is a millisecond late", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				return b.mem.Purge(ctx, now.Add(-ms), n)
 			}
 		}, []string{"Purge/boundary", "Purge/the expired"}},
 		{"Purge is a millisecond early", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				return b.mem.Purge(ctx, now.Add(ms), n)
 			}
 		}, []string{"Purge/boundary"}},
 		{"a user is purged as a whole", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				b.locked(func() {
 					for _, a := range maps.Clone(b.mem.activations) {
 						if !a.Expires.After(now) {
@@ -770,9 +770,21 @@ func mailMutants() []storeMutant {
 						}
 					}
 				})
-				return 0, nil
+				return 0, 0, nil
 			}
 		}, []string{"Purge/the cap", "Purge/the expired"}},
+		{"Purge counts every record as mail", func(b *broken) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
+				removed, _, err = b.mem.Purge(ctx, now, n)
+				return removed, removed, err
+			}
+		}, []string{"Purge/unsent"}},
+		{"Purge counts no mail", func(b *broken) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
+				removed, _, err = b.mem.Purge(ctx, now, n)
+				return removed, 0, err
+			}
+		}, []string{"Purge/unsent"}},
 	}
 }
 
@@ -865,15 +877,15 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/Settle"}},
 		{"half a Purge", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed int, err error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				for range n {
-					one, err := b.mem.Purge(ctx, now, 1)
+					one, mail, err := b.mem.Purge(ctx, now, 1)
 					if err != nil {
-						return 0, err
+						return 0, 0, err
 					}
-					removed += one
+					removed, unsent = removed+one, unsent+mail
 				}
-				return removed, nil
+				return removed, unsent, nil
 			}
 		}, []string{"Cancel/Purge"}},
 	}
@@ -967,7 +979,7 @@ func raceMutants() []storeMutant {
 				defer func() { ended <- struct{}{} }()
 				return b.mem.Revoke(ctx, userID, quiet)
 			}
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				defer func() { ended <- struct{}{} }()
 				return b.mem.Purge(ctx, now, n)
 			}
@@ -1253,13 +1265,13 @@ func claimMutants() []storeMutant {
 			}
 		}, []string{"Claim/not by another's end"}},
 		{"Purge ends claims", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				b.locked(func() { clear(b.mem.claims) })
 				return b.mem.Purge(ctx, now, n)
 			}
 		}, []string{"Claim/not by Purge"}},
 		{"Purge removes claimed activations", func(b *broken) {
-			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (int, error) {
+			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.claim != nil })
 				})

@@ -18,6 +18,7 @@ func TestQuotes(t *testing.T) {
 		quotes     []string
 	}{
 		{"../store.go", "Store", slices.Concat(quotes(storeSentences(false)), quotes(storeSentences(true)))},
+		{"../clock.go", "ClockStore", quotes(clockSentences())},
 		{"../realm.go", "RealmStore", quotes(realmSentences(true))},
 		{"../stats.go", "StatsStore", quotes(statsSentences())},
 		{"../limiter.go", "Limiter", quotes(limiterSentences())},

@@ -15,9 +15,10 @@ import (
 )
 
 // TestStore tests a store in the mode "one transaction". Each subtest tests one
-// promise of reset.Store, or of reset.RealmStore or reset.StatsStore if the store
-// is one, on a store from open, which must be empty and used by nothing else. If
-// the store must be closed, open does so in t.Cleanup.
+// promise of reset.Store, or of reset.RealmStore, reset.ClockStore or
+// reset.StatsStore if the store is one, on a store from open, which must be empty
+// and used by nothing else. If the store must be closed, open does so in
+// t.Cleanup.
 //
 // TestStore reads what a cancelled call has done as soon as the call returns. A
 // server may still be working then: wrap such a store in a FaultStore whose
@@ -36,7 +37,7 @@ func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
 }
 
 func testStore(t *testing.T, open func(t *testing.T) reset.Store, elsewhere bool) {
-	for _, s := range slices.Concat(storeSentences(elsewhere), realmSentences(elsewhere), statsSentences()) {
+	for _, s := range slices.Concat(storeSentences(elsewhere), realmSentences(elsewhere), clockSentences(), statsSentences()) {
 		t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&storeCheck{TB: t, store: open(t), elsewhere: elsewhere})
@@ -241,7 +242,7 @@ func (c *storeCheck) wantRefused(now time.Time, a reset.Activation) {
 // purge returns how many records it removed.
 func (c *storeCheck) purge(now time.Time, n int) int {
 	c.Helper()
-	removed, err := c.store.Purge(c.Context(), now, n)
+	removed, _, err := c.store.Purge(c.Context(), now, n)
 	if err != nil {
 		c.Fatalf("Purge: %v", err)
 	}

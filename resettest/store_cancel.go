@@ -323,7 +323,7 @@ func (c *storeCheck) cancelPurge() {
 			c.issue(start, a, n, c.mailFor(a))
 			b.activations = append(b.activations, a)
 		}
-		removed, err := c.store.Purge(ctx, expires, 100)
+		removed, _, err := c.store.Purge(ctx, expires, 100)
 		if err != nil && removed != 0 {
 			c.Errorf("Purge returned %d and the error %v", removed, err)
 		}

@@ -16,7 +16,7 @@ func mailSentences() []storeSentence {
 		spends = "If the attempt is Unspent, Attempts becomes one lower again."
 		renews = "If the mail is still Held, its lease does not end but is renewed until Retry, and its Class stays."
 		alone  = "A mail that is gone or held under another lease is left alone; that is no error."
-		purges = "Purge removes at most n records (n is at most 1,000) that expired at or before now, and returns how many it removed."
+		purges = "Purge removes at most n records (n is at most 1,000) that expired at or before now."
 	)
 	return []storeSentence{
 		{"Enqueue/a row of its own", "Enqueue adds m, always as a row of its own, whatever else is queued for the same address.", (*storeCheck).enqueueAdds},
@@ -37,7 +37,8 @@ func mailSentences() []storeSentence {
 		{"Settle/another lease", alone, (*storeCheck).settleAnotherLease},
 		{"Settle/many", ends, (*storeCheck).settleMany},
 		{"Purge/the expired", purges, (*storeCheck).purgeExpired},
-		{"Purge/at most n", purges + " A result below n means nothing expired remains", (*storeCheck).purgeAtMost},
+		{"Purge/at most n", "A result below n means nothing expired remains", (*storeCheck).purgeAtMost},
+		{"Purge/unsent", "It returns how many it removed, and how many of them were mails, which were never sent.", (*storeCheck).purgeUnsent},
 		{"Purge/boundary", purges, (*storeCheck).purgeBoundary},
 		{"Purge/the cap", purges, (*storeCheck).purgeKeepsCap},
 	}
@@ -447,4 +448,26 @@ func (c *storeCheck) purgeKeepsCap() {
 	c.purgeAll(at(time.Minute))
 	c.wantLimit(c.tryIssue(at(time.Minute), c.activation("a"), 3, nil), lifetime-time.Minute)
 	c.issue(at(time.Minute), c.activation("a"), 4, nil)
+}
+
+func (c *storeCheck) purgeUnsent() {
+	c.issuedWithMail("a")
+	c.issued("b")
+	c.enqueue(c.publicRequest("a@example.com"), c.publicRequest("b@example.com"))
+	c.wantMailed(at(-time.Hour), "c", anyNumber) // is none
+	sent := c.lease(start, at(time.Minute), 1)
+	c.settle(reset.Settlement{Mail: sent[0].ID, Lease: sent[0].Lease})
+	unsent := 0
+	for removed := 2; removed == 2; {
+		var some int
+		var err error
+		removed, some, err = c.store.Purge(c.Context(), at(lifetime), 2)
+		if err != nil {
+			c.Fatalf("Purge: %v", err)
+		}
+		unsent += some
+	}
+	if unsent != 2 {
+		c.Errorf("Purge removed %d unsent mails, want 2", unsent)
+	}
 }

@@ -293,7 +293,7 @@ func (c *storeCheck) raceRedeemRevoke() {
 func (c *storeCheck) raceRedeemPurge() {
 	c.raceRedeem(at(lifetime-ms), func(string) bool {
 		for range 3 {
-			if _, err := c.store.Purge(c.Context(), at(lifetime), 100); err != nil {
+			if _, _, err := c.store.Purge(c.Context(), at(lifetime), 100); err != nil {
 				c.Errorf("Purge: %v", err)
 			}
 		}
@@ -394,7 +394,7 @@ func (c *storeCheck) raceEverything() {
 					c.Errorf("Settle: %v", err)
 				}
 			case 2:
-				if _, err := c.store.Purge(c.Context(), start, 10); err != nil {
+				if _, _, err := c.store.Purge(c.Context(), start, 10); err != nil {
 					c.Errorf("Purge: %v", err)
 				}
 			case 3:

@@ -250,7 +250,7 @@ var operations = []operation{
 		return h.store.Settle(ctx, []reset.Settlement{{Mail: id(4), Lease: id(40)}, {Mail: id(5), Lease: id(50), Retry: start}})
 	}},
 	{"Purge", func(ctx context.Context, h *host) error {
-		_, err := h.store.Purge(ctx, start.Add(2*time.Hour), 1000)
+		_, _, err := h.store.Purge(ctx, start.Add(2*time.Hour), 1000)
 		return err
 	}},
 }

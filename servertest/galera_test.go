@@ -103,7 +103,9 @@ func spread(nodes ...reset.Store) *resettest.FaultStore {
 			return next().Lease(ctx, now, until, n)
 		},
 		SettleFunc: func(ctx context.Context, done []reset.Settlement) error { return next().Settle(ctx, done) },
-		PurgeFunc:  func(ctx context.Context, now time.Time, n int) (int, error) { return next().Purge(ctx, now, n) },
+		PurgeFunc: func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
+			return next().Purge(ctx, now, n)
+		},
 		RealmFunc: func(name string) reset.Store {
 			var views []reset.Store
 			for _, s := range nodes {

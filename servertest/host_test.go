@@ -474,7 +474,7 @@ func useOnce(t *testing.T, setting string, store reset.Store) {
 	}
 	check("Redeem", store.Redeem(ctx, start, a, notification(3, a.UserID), func(context.Context) error { return nil }))
 	check("Revoke", store.Revoke(ctx, a.UserID, time.Time{}))
-	if n, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
+	if n, _, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
 		t.Errorf("%s: Purge: got %d, %v, want at least the public request and the notification", setting, n, err)
 	}
 }

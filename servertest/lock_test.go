@@ -222,7 +222,7 @@ func revokeMeetsPurge(t *testing.T, s server, table string, hook heldQuery) {
 	mustExec(t, db, "DELETE FROM reset_locks") // or the Revoke would wait for the user's
 	purging := newStore(t, db.WithQueryHook(&failures).WithQueryHook(hook), storebun.Options{})
 	purge := begin(func() error {
-		_, err := purging.Purge(t.Context(), start.Add(2*time.Hour), 1000)
+		_, _, err := purging.Purge(t.Context(), start.Add(2*time.Hour), 1000)
 		return err
 	})
 	<-hook.held
@@ -309,7 +309,7 @@ func TestPurgePassesOver(t *testing.T) {
 		defer cancel()
 		purge := func(n, want int) {
 			t.Helper()
-			if got, err := store.Purge(ctx, start.Add(time.Hour), n); got != want || err != nil {
+			if got, _, err := store.Purge(ctx, start.Add(time.Hour), n); got != want || err != nil {
 				t.Errorf("Purge(%d) = %d, %v; want %d", n, got, err, want)
 			}
 		}
@@ -342,11 +342,11 @@ func TestPurgeMeetsPurge(t *testing.T) {
 		slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 		removed := 0
 		purge := begin(func() (err error) {
-			removed, err = slow.Purge(t.Context(), start.Add(time.Hour), 3)
+			removed, _, err = slow.Purge(t.Context(), start.Add(time.Hour), 3)
 			return err
 		})
 		<-hook.held
-		meanwhile, err := store.Purge(t.Context(), start.Add(time.Hour), 3)
+		meanwhile, _, err := store.Purge(t.Context(), start.Add(time.Hour), 3)
 		if err != nil {
 			t.Error(err)
 		}
@@ -372,7 +372,7 @@ func TestPurgeMeetsClaim(t *testing.T) {
 		hook := holdQuery("FROM reset_locks WHERE expires <=")
 		slow := newStore(t, db.WithQueryHook(hook), storebun.Options{})
 		purge := begin(func() error {
-			_, err := slow.Purge(t.Context(), start, 9)
+			_, _, err := slow.Purge(t.Context(), start, 9)
 			return err
 		})
 		<-hook.held

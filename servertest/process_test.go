@@ -299,7 +299,7 @@ func quarrel(ctx context.Context, c *child) error {
 				err = c.remove(ctx, user)
 			}
 		case 3:
-			_, err = c.store.Purge(ctx, c.Soon.Add(time.Duration(i)*time.Millisecond), 1000)
+			_, _, err = c.store.Purge(ctx, c.Soon.Add(time.Duration(i)*time.Millisecond), 1000)
 		}
 		failed = append(failed, err)
 	}

@@ -303,10 +303,13 @@ func (h *history) settle(r *rapid.T) {
 
 // purge removes all that has expired: which rows come first is not said.
 func (h *history) purge(r *rapid.T) {
-	_, err := h.h.store.Purge(h.ctx, h.now, 1000)
-	_, wantErr := h.model.Purge(h.ctx, h.now, 1000)
+	_, unsent, err := h.h.store.Purge(h.ctx, h.now, 1000)
+	_, want, wantErr := h.model.Purge(h.ctx, h.now, 1000)
 	same(r, err, wantErr)
-	if n, err := h.h.store.Purge(h.ctx, h.now, 1000); n != 0 || err != nil {
+	if unsent != want {
+		r.Fatalf("Purge: got %d unsent mails, want %d", unsent, want)
+	}
+	if n, _, err := h.h.store.Purge(h.ctx, h.now, 1000); n != 0 || err != nil {
 		r.Fatalf("a second Purge removed %d, %v", n, err)
 	}
 }

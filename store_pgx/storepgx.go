@@ -47,7 +47,11 @@ import (
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
-var _ reset.StatsStore = (*Store)(nil)
+var (
+	_ reset.ClockStore = (*Store)(nil)
+	_ reset.RealmStore = (*Store)(nil)
+	_ reset.StatsStore = (*Store)(nil)
+)
 
 // A Store implements reset.Store in a database of the host. Times are stored as
 // Unix milliseconds and strings as bytes.
@@ -118,9 +122,20 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements [reset.Store].
-func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	return s.sql.Purge(ctx, now, n)
 }
+
+// Realm implements [reset.RealmStore].
+func (s *Store) Realm(name string) reset.Store { return &Store{s.sql.Realm(name)} }
+
+// SetBaseURL implements [reset.RealmStore].
+func (s *Store) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
+	return s.sql.SetBaseURL(ctx, baseURL)
+}
+
+// Now implements [reset.ClockStore].
+func (s *Store) Now(ctx context.Context) (time.Time, error) { return s.sql.Now(ctx) }
 
 // Stats implements [reset.StatsStore].
 func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {

@@ -59,6 +59,7 @@ import (
 )
 
 var (
+	_ reset.ClockStore = (*Store)(nil)
 	_ reset.RealmStore = (*Store)(nil)
 	_ reset.StatsStore = (*Store)(nil)
 )
@@ -155,7 +156,7 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements [reset.Store].
-func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	return s.sql.Purge(ctx, now, n)
 }
 
@@ -166,6 +167,9 @@ func (s *Store) Realm(name string) reset.Store { return &Store{s.sql.Realm(name)
 func (s *Store) SetBaseURL(ctx context.Context, baseURL string) (last string, err error) {
 	return s.sql.SetBaseURL(ctx, baseURL)
 }
+
+// Now implements [reset.ClockStore]. SQLite has no clock of its own.
+func (s *Store) Now(ctx context.Context) (time.Time, error) { return s.sql.Now(ctx) }
 
 // Stats implements [reset.StatsStore].
 func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {

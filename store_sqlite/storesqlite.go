@@ -262,7 +262,7 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements [reset.Store].
-func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	return s.sql.Purge(ctx, now, n)
 }
 

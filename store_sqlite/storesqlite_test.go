@@ -228,7 +228,7 @@ func TestClose(t *testing.T) {
 	_, issueErr := s.Issue(ctx, start, a, reset.Limits{MaxRequests: 1}, nil)
 	_, findErr := s.Find(ctx, start, a.Hash)
 	_, leaseErr := s.Lease(ctx, start, start, 1)
-	_, purgeErr := s.Purge(ctx, start, 1)
+	_, _, purgeErr := s.Purge(ctx, start, 1)
 	for name, err := range map[string]error{
 		"Enqueue": s.Enqueue(ctx, publicRequest(1)),
 		"Issue":   issueErr,

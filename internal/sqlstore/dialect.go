@@ -59,7 +59,7 @@ type Dialect struct {
 
 	settleOne func(ctx context.Context, s *Store, done reset.Settlement) error
 	settleAll func(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error
-	purge     func(ctx context.Context, s *Store, c Conn, now time.Time, n int) (removed int, err error)
+	purge     func(ctx context.Context, s *Store, c Conn, now time.Time, n int) (purged, error)
 
 	// finish runs apply in the transaction of Redeem and ends the transaction.
 	finish func(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error
@@ -67,6 +67,7 @@ type Dialect struct {
 	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 	beat        string // inserts a row of reset_realms, or writes the later times
 	setBaseURL  string // inserts a row of reset_realms, or writes its base_url
+	selectNow   string // selects the time in milliseconds; "" if the database has no clock of its own
 	selectBytes string // selects its only argument, which is bytes
 	probe       Op     // fails where a setting would break a promise
 	probePool   func(context.Context, Pool) error

@@ -62,6 +62,7 @@ var MySQL = &Dialect{
 	create:      createMySQL,
 	setBaseURL:  insertRealm + ` ON DUPLICATE KEY UPDATE base_url = VALUES(base_url)`,
 	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, VALUES(ran)), mailer_failed = greatest(mailer_failed, VALUES(mailer_failed))`,
+	selectNow:   `SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000`,
 	selectBytes: `SELECT ?`,
 	probe:       probeMySQL,
 	probePool:   noPooler,
@@ -113,31 +114,31 @@ func settleOneInnoDB(ctx context.Context, s *Store, done reset.Settlement) error
 }
 
 // purgeInnoDB locks each row through the index of users before it removes any.
-func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (removed int, err error) {
+func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (p purged, err error) {
 	for _, t := range tables {
 		passed := make(map[string]bool) // rows that others had locked
-		for more := true; more && removed < n; {
-			limit := n - removed + len(passed)
+		for more := true; more && p.removed < n; {
+			limit := n - p.removed + len(passed)
 			rows, err := t.expired(ctx, c, now, limit, "")
 			if err != nil {
-				return 0, err
+				return purged{}, err
 			}
 			more = len(rows) == limit
 			rows = slices.DeleteFunc(rows, func(r row) bool { return passed[r.id()] })
-			if len(rows) > n-removed { // some that were passed over are gone
-				rows, more = rows[:n-removed], true
+			if len(rows) > n-p.removed { // some that were passed over are gone
+				rows, more = rows[:n-p.removed], true
 			}
 			free, err := s.lockRows(ctx, c, now, t, rows, passed)
 			if err == nil {
 				err = s.remove(ctx, c, t, free)
 			}
 			if err != nil {
-				return 0, err
+				return purged{}, err
 			}
-			removed += len(free)
+			p.add(t, free)
 		}
 	}
-	return removed, nil
+	return p, nil
 }
 
 // lockRows returns the rows that nobody else has locked or changed meanwhile,

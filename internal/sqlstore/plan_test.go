@@ -107,7 +107,7 @@ func TestPlans(t *testing.T) {
 		},
 		func() error { return s.use(ctx, On(p), now, activation("b"), notification) },
 		func() error { return s.Revoke(ctx, "u", expires) },
-		func() error { _, err := s.Purge(ctx, expires, 100); return err },
+		func() error { _, _, err := s.Purge(ctx, expires, 100); return err },
 		func() error { _, err := s.Stats(ctx, now); return err },
 		func() error { return s.Beat(ctx, now, true) },
 	} {

@@ -32,6 +32,7 @@ var PostgreSQL = &Dialect{
 	create:       createPostgres,
 	setBaseURL:   insertRealm + ` ON CONFLICT (realm) DO UPDATE SET base_url = excluded.base_url`,
 	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = greatest(reset_realms.ran, excluded.ran), mailer_failed = greatest(reset_realms.mailer_failed, excluded.mailer_failed)`,
+	selectNow:    `SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint`,
 	selectBytes:  `SELECT ?::bytea`,
 	probePool:    probePooler,
 	probe:        func(context.Context, Conn) error { return nil },

@@ -11,10 +11,23 @@ import (
 // A table is one whose rows expire.
 type table struct{ name, key string }
 
-const locksTable = "reset_locks"
+const (
+	locksTable = "reset_locks"
+	mailsTable = "reset_mails"
+)
 
 // tables is in the order in which Revoke locks them.
-var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {"reset_mails", "id"}, {"reset_sent", "mail"}}
+var tables = []table{{locksTable, "user_id"}, {"reset_activations", "hash"}, {mailsTable, "id"}, {"reset_sent", "mail"}}
+
+// purged counts rows, and those of them that were mails.
+type purged struct{ removed, unsent int }
+
+func (p *purged) add(t table, rows []row) {
+	p.removed += len(rows)
+	if t.name == mailsTable {
+		p.unsent += len(rows)
+	}
+}
 
 // A row has expired.
 type row struct{ realm, key, user []byte }
@@ -48,16 +61,16 @@ func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 
 // purgeUnlocked passes over rows that are locked: they are about to be removed,
 // or the next Purge finds them.
-func purgeUnlocked(ctx context.Context, s *Store, c Conn, now time.Time, n int) (removed int, err error) {
+func purgeUnlocked(ctx context.Context, s *Store, c Conn, now time.Time, n int) (p purged, err error) {
 	for _, t := range tables {
-		rows, err := t.expired(ctx, c, now, n-removed, s.dialect.skipLocked)
+		rows, err := t.expired(ctx, c, now, n-p.removed, s.dialect.skipLocked)
 		if err == nil {
 			err = s.remove(ctx, c, t, rows)
 		}
 		if err != nil {
-			return 0, err
+			return purged{}, err
 		}
-		removed += len(rows)
+		p.add(t, rows)
 	}
-	return removed, nil
+	return p, nil
 }

@@ -139,17 +139,17 @@ func (s *Store) Settle(ctx context.Context, done []reset.Settlement) error {
 }
 
 // Purge implements reset.Store.
-func (s *Store) Purge(ctx context.Context, now time.Time, n int) (int, error) {
+func (s *Store) Purge(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 	if n < 1 {
-		return 0, nil
+		return 0, 0, nil
 	}
-	removed := 0
-	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
-		removed, err = s.dialect.purge(ctx, s, c, now, n)
+	var p purged
+	err = s.backend.Write(ctx, func(ctx context.Context, c Conn) (err error) {
+		p, err = s.dialect.purge(ctx, s, c, now, n)
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return removed, nil
+	return p.removed, p.unsent, nil
 }

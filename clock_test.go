@@ -1,0 +1,207 @@
+package reset_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/wall"
+	"github.com/gopassreset/reset/resettest"
+)
+
+// A clocked store has a clock.
+type clocked struct {
+	*resettest.FaultStore
+	read func() (time.Time, error)
+}
+
+func (c *clocked) Now(context.Context) (time.Time, error) { return c.read() }
+
+// withClock gives the store of a fixture a clock.
+func withClock(read func() (time.Time, error)) func(*reset.Config) {
+	return func(c *reset.Config) { c.Store = &clocked{c.Store.(*resettest.FaultStore), read} }
+}
+
+// skew sets the clock of the machine wrong until the end of the test.
+func skew(t *testing.T, d time.Duration) {
+	wall.Skew(d)
+	t.Cleanup(func() { wall.Skew(0) })
+}
+
+// Whatever the clock of a machine says, its Service agrees with the store's:
+// what it requests, sends and redeems has the store's times.
+func TestStoreClock(t *testing.T) {
+	for _, off := range []time.Duration{-2 * time.Hour, -40 * time.Second, 40 * time.Second, 2 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			inBubble(t, withClock(func() (time.Time, error) { return time.Now(), nil }), func(t *testing.T, f *fixture) {
+				skew(t, off)
+				f.begin()
+				f.request(ann.Email)
+				f.forgot(bob.Email)
+				pass(delivered)
+				for _, m := range f.wantSent(2) {
+					if left := time.Until(m.Expires); left > time.Hour || left < time.Hour-2*delivered {
+						t.Errorf("the link lives for %v, want %v", left, time.Hour)
+					}
+				}
+				pass(50 * time.Minute)
+				for _, m := range f.mailer.sent[:2] {
+					if err := f.ChangePassword(t.Context(), activationOf(t, m), goodPassword); err != nil {
+						t.Errorf("ChangePassword after 50 min: %v", err)
+					}
+				}
+				pass(delivered)
+				f.wantSent(4)
+				f.wantQueued(0)
+				f.wantEvent("clock_skew", 1)
+				if got := f.log.named("clock_skew")[0]["store_ahead"]; got != float64(-off) {
+					t.Errorf("store_ahead = %v, want %v", got, -off)
+				}
+				if got := f.store.Calls("Purge"); got != 0 {
+					t.Errorf("Purge was called %d times while the clocks disagree", got)
+				}
+			})
+		})
+	}
+}
+
+// A jump of the machine's clock changes nothing: the Service counts on from what
+// the store's clock has said.
+func TestMachineClockJumps(t *testing.T) {
+	inBubble(t, withClock(func() (time.Time, error) { return time.Now(), nil }), func(t *testing.T, f *fixture) {
+		f.begin()
+		pass(time.Second)
+		for _, off := range []time.Duration{2 * time.Hour, -2 * time.Hour, 0} {
+			skew(t, off)
+			activation := f.request(ann.Email)
+			pass(delivered)
+			if m := f.mailer.sent[len(f.mailer.sent)-1]; time.Until(m.Expires).Round(time.Minute) != time.Hour {
+				t.Errorf("the link lives for %v, want %v", time.Until(m.Expires), time.Hour)
+			}
+			pass(59*time.Minute - delivered)
+			if err := f.ChangePassword(t.Context(), activation, goodPassword); err != nil {
+				t.Errorf("ChangePassword: %v", err)
+			}
+			pass(delivered)
+		}
+		f.wantSent(6)
+		f.wantEvent("clock_skew", 2)
+	})
+}
+
+// Where the machine's clock is the only one, a jump removes nothing.
+func TestOnlyClockJumps(t *testing.T) {
+	for _, off := range []time.Duration{2 * time.Hour, 57 * time.Minute, -2 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, f *fixture) {
+				down := true
+				f.mailer.do = func(context.Context, int, reset.Message) error {
+					if down {
+						return errors.New("not now")
+					}
+					return nil
+				}
+				f.begin()
+				f.request(ann.Email)
+				f.request(bob.Email)
+				pass(10 * time.Second)
+				purges := f.store.Calls("Purge")
+				skew(t, off)
+				pass(70 * time.Second)
+				skew(t, 0)
+				down = false
+				pass(4 * time.Minute)
+				f.wantQueued(0)
+				f.wantEvent("mail_sent", 2)
+				f.wantEvent("mail_expired", 0)
+				f.wantEvent("clock_skew", 2)
+				if got := f.store.Calls("Purge"); got > purges {
+					t.Errorf("Purge was called %d times while the clock was in doubt", got-purges)
+				}
+			})
+		})
+	}
+}
+
+// A clock that fails, hangs or panics is made up for by the machine's, and asked
+// again a short time later.
+func TestClockFails(t *testing.T) {
+	for name, fail := range map[string]func() (time.Time, error){
+		"error": func() (time.Time, error) { return time.Time{}, errors.New("no answer") },
+		"hangs": func() (time.Time, error) { time.Sleep(time.Hour); return time.Time{}, nil },
+		"panic": func() (time.Time, error) { panic("clock") },
+		"none":  func() (time.Time, error) { return time.Time{}, errors.ErrUnsupported },
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls, broken := 0, true
+			read := func() (time.Time, error) {
+				if calls++; broken {
+					return fail()
+				}
+				return time.Now().Add(2 * time.Hour), nil
+			}
+			inBubble(t, withClock(read), func(t *testing.T, f *fixture) {
+				f.begin()
+				f.request(ann.Email)
+				pass(delivered)
+				if m := f.wantSent(1)[0]; time.Until(m.Expires).Round(time.Minute) != time.Hour {
+					t.Errorf("the link lives for %v, want %v", time.Until(m.Expires), time.Hour)
+				}
+				broken = false
+				pass(10 * time.Second)
+				f.request(bob.Email)
+				pass(delivered)
+				want, wantCalls := 3*time.Hour, 2
+				if name == "none" {
+					want, wantCalls = time.Hour, 1
+				}
+				if m := f.wantSent(2)[1]; time.Until(m.Expires).Round(time.Minute) != want {
+					t.Errorf("then the link lives for %v, want %v", time.Until(m.Expires), want)
+				}
+				if calls < wantCalls || calls > 6 {
+					t.Errorf("the clock was read %d times, want about %d", calls, wantCalls)
+				}
+				pass(time.Hour)
+			})
+		})
+	}
+}
+
+// The clock is read once a minute, however much there is to do.
+func TestClockIsCheap(t *testing.T) {
+	calls := 0
+	inBubble(t, withClock(func() (time.Time, error) { calls++; return time.Now(), nil }), func(t *testing.T, f *fixture) {
+		f.begin()
+		for range 10 * 60 {
+			_ = f.Health(t.Context())
+			pass(time.Second)
+		}
+		if calls < 9 || calls > 11 {
+			t.Errorf("the clock was read %d times in 10 min, want 10", calls)
+		}
+	})
+}
+
+// Expired records are left for a day. Mail among them that was never sent is
+// counted in one record.
+func TestPurgeReportsUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, newHost(ann), unlimited)
+		for range 150 {
+			f.forgot(ann.Email)
+		}
+		pass(62 * time.Minute) // without any process
+		f.begin()
+		pass(23*time.Hour + 50*time.Minute)
+		f.wantEvent("mail_purged", 0)
+		pass(15 * time.Minute)
+		f.wantSent(0)
+		f.wantEvent("mail_purged", 1)
+		if got := f.log.named("mail_purged")[0]["mails"]; got != 150. {
+			t.Errorf("mail_purged counts %v mails, want 150", got)
+		}
+	})
+}
