@@ -23,6 +23,7 @@ import (
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/failpoint"
 	"github.com/gopassreset/reset/internal/smtptest"
+	"github.com/gopassreset/reset/internal/wall"
 )
 
 // childEnv holds the job of a process that a test has started. It is this
@@ -38,8 +39,9 @@ type job struct {
 	Hit         int    // at which time
 	Child       int    // 0, 1, 2, ...
 	Users       []string
-	Activations []string  // one for each user, where the role needs them
-	Soon        time.Time // when what the first of the users has expires, where the role purges
+	Activations []string      // one for each user, where the role needs them
+	Skew        time.Duration // how far the clock of the child is ahead
+	Soon        time.Time     // when what the first of the users has expires, where the role purges
 }
 
 // A child does a job in a process of its own.
@@ -77,6 +79,7 @@ func beChild(ctx context.Context, text string) error {
 	if err := json.Unmarshal([]byte(text), &c.job); err != nil {
 		return err
 	}
+	wall.Skew(c.Skew)
 	var err error
 	if c.host, err = c.Place.open(ctx); err != nil {
 		return err
