@@ -20,7 +20,7 @@ type event struct {
 // No attribute holds an activation, a link, a password, or an address that may
 // belong to nobody.
 var (
-	badRequest        = event{"bad_request", slog.LevelDebug, "request answered with 400", []string{"reason"}}
+	badRequest        = event{"bad_request", slog.LevelDebug, "request answered with 400, 413 or 415", []string{"reason"}}
 	mailSent          = event{"mail_sent", slog.LevelInfo, "mail sent", mailAttrs}
 	passwordChanged   = event{"password_changed", slog.LevelInfo, "password changed", []string{"client", "key", "user"}}
 	mailerRecovered   = event{"mailer_recovered", slog.LevelInfo, "mail system is available again", []string{"since", "failures", "sent"}}

@@ -26,7 +26,8 @@ import (
 //	401  UNAUTHORIZED: no such key
 //	403  FORBIDDEN: a browser
 //	404, 405  NOT_FOUND, METHOD_NOT_ALLOWED
-//	413, 415  BAD_REQUEST: more than 16 KiB, not application/json
+//	413, 415  BAD_REQUEST: more than 16 KiB, not application/json; Reset-Reason
+//	     is "too_large" or "content_type"
 //	429  TOO_MANY_REQUESTS, with Retry-After in seconds; also a wrong key or
 //	     activation of a client that has sent 60 within a minute
 //	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
@@ -84,7 +85,7 @@ func (s *Service) serveTrusted(w http.ResponseWriter, r *http.Request, keys [][s
 		s.reportForeign(r)
 		answerForbidden.write(w)
 	case !isJSON(r):
-		answerUnsupported.write(w)
+		s.writeJSON(w, r, answerUnsupported)
 	default:
 		s.serveJSON(w, r, route, answerUnknown)
 	}

@@ -249,7 +249,7 @@ func TestContractOrder(t *testing.T) {
 		{func() { r.Method = "POST" }, 401, unauthorizedBody, []string{challenge}},
 		{func() { r.Header.Set("Authorization", apiKey) }, 403, forbiddenBody, nil},
 		{func() { r.Header.Del("Origin") }, 403, forbiddenBody, nil},
-		{func() { r.Header.Del("Sec-Fetch-Site") }, 415, badRequestBody, nil},
+		{func() { r.Header.Del("Sec-Fetch-Site") }, 415, badRequestBody, []string{"Reset-Reason: content_type"}},
 	} {
 		tt.mend()
 		r.Body = io.NopCloser(unread{t})

@@ -25,7 +25,7 @@ const (
 type answer struct {
 	status int
 	body   string
-	reason string // for the header Reset-Reason of a 400
+	reason string // for the header Reset-Reason of a 400, 413 or 415
 }
 
 // because returns the answer with the reason that an error has.
@@ -58,8 +58,8 @@ func reasonOf(err error) string {
 var (
 	answerOK               = answer{status: http.StatusOK, body: `{"message":"ok"}`}
 	answerBadRequest       = answer{status: http.StatusBadRequest, body: `{"error":"BAD_REQUEST","message":"One or more body params are invalid."}`}
-	answerTooLarge         = answer{status: http.StatusRequestEntityTooLarge, body: answerBadRequest.body}
-	answerUnsupported      = answer{status: http.StatusUnsupportedMediaType, body: answerBadRequest.body}
+	answerTooLarge         = answer{status: http.StatusRequestEntityTooLarge, body: answerBadRequest.body, reason: "too_large"}
+	answerUnsupported      = answer{status: http.StatusUnsupportedMediaType, body: answerBadRequest.body, reason: "content_type"}
 	answerUnauthorized     = answer{status: http.StatusUnauthorized, body: `{"error":"UNAUTHORIZED","message":"The API key is missing or invalid."}`}
 	answerForbidden        = answer{status: http.StatusForbidden, body: `{"error":"FORBIDDEN","message":"Browsers may not call this endpoint."}`}
 	answerNotFound         = answer{status: http.StatusNotFound, body: `{"error":"NOT_FOUND","message":"Not found."}`}
@@ -173,6 +173,11 @@ func (s *Service) answerJSON(w http.ResponseWriter, r *http.Request, whenBusy an
 	if err != nil {
 		a = s.answerTo(r.Context(), w, err, whenBusy)
 	}
+	s.writeJSON(w, r, a)
+}
+
+// writeJSON writes an answer and logs its reason.
+func (s *Service) writeJSON(w http.ResponseWriter, r *http.Request, a answer) {
 	if a.reason != "" {
 		s.events.log(r.Context(), badRequest, "reason", a.reason)
 	}

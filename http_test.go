@@ -91,7 +91,7 @@ func TestMediaTypes(t *testing.T) {
 		r := forNobody()
 		maps.Copy(r.Header, h)
 		r.Body = io.NopCloser(unread{t})
-		if wantAnswer(t, f.do(r), 415, badRequestBody); t.Failed() {
+		if wantAnswer(t, f.do(r), 415, badRequestBody, "Reset-Reason: content_type"); t.Failed() {
 			t.Fatalf("that was %v", h)
 		}
 	}
@@ -107,8 +107,8 @@ func TestBodySize(t *testing.T) {
 		}{
 			{16<<10 - 1, 200, okBody, nil},
 			{16 << 10, 200, okBody, nil},
-			{16<<10 + 1, 413, badRequestBody, []string{"Connection: close"}},
-			{1 << 20, 413, badRequestBody, []string{"Connection: close"}},
+			{16<<10 + 1, 413, badRequestBody, []string{"Connection: close", "Reset-Reason: too_large"}},
+			{1 << 20, 413, badRequestBody, []string{"Connection: close", "Reset-Reason: too_large"}},
 		} {
 			const start, end = `{"email":"nobody@example.com","x":"`, `"}`
 			r := postJSON(resetPath, start+strings.Repeat("x", tt.size-len(start)-len(end))+end)
