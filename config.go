@@ -128,8 +128,8 @@ type Config struct {
 	//	       run_elsewhere, trusted_request, public_request
 	//	WARN   mail_expired, mail_undeliverable, mail_unconfirmed, over_cap,
 	//	       over_budget, revoked_by_user, key_refused,
-	//	       activation_refused, foreign_post, client_limited,
-	//	       limiter_full, proxy_unknown, user_ambiguous,
+	//	       activation_refused, foreign_post, app_not_json,
+	//	       client_limited, limiter_full, proxy_unknown, user_ambiguous,
 	//	       user_mismatch, clock_skew, mail_purged, queue_late,
 	//	       queue_full, workers_few, mailer_throttled, mailer_failing,
 	//	       base_url_mismatch, base_url_conflict, body_consumed, busy,

@@ -42,6 +42,7 @@ var (
 	baseURLMismatch   = event{"base_url_mismatch", slog.LevelWarn, "Pages is visited elsewhere than Config.BaseURL says, where its links and forms lead", []string{"visited", "base_url"}}
 	baseURLConflict   = event{"base_url_conflict", slog.LevelWarn, "another Service uses the same realm of the store and has, or had, another BaseURL", []string{"base_url", "other"}}
 	foreignPost       = event{"foreign_post", slog.LevelWarn, "request from a page of another origin refused", []string{"client", "key", "origin", "base_url", "count"}}
+	appNotJSON        = event{"app_not_json", slog.LevelWarn, "POST from one of Config.AllowedOrigins refused: it needs Content-Type: application/json", []string{"client", "origin", "count"}}
 	bodyConsumed      = event{"body_consumed", slog.LevelWarn, "the body of a request was read before it came here: exempt the mount from the middleware that does", []string{"path", "count"}}
 	hashingBusy       = event{"busy", slog.LevelWarn, "a new password had to wait for hashing too long", []string{"count"}}
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", []string{"count"}}
@@ -70,7 +71,7 @@ var mailAttrs = []string{"mail", "kind", "attempt", "user", "error"}
 var allEvents = []event{
 	badRequest, txNotUsed,
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
-	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost,
+	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost, appNotJSON,
 	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, clockSkew, mailPurged, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
 	baseURLMismatch, baseURLConflict, bodyConsumed, hashingBusy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,

@@ -225,6 +225,10 @@ var deviations = map[string]struct {
 	"noKey":    {request: func(r *http.Request, _ *string) { r.Header.Del("Authorization") }},
 	"noCookie": {request: func(r *http.Request, _ *string) { r.Header.Del("Cookie") }},
 	"notJSON":  {request: func(r *http.Request, _ *string) { r.Header.Set("Content-Type", "text/plain") }},
+	"appNotJSON": {request: func(r *http.Request, _ *string) {
+		r.Header.Set("Content-Type", "text/plain")
+		r.Header.Set("Origin", "https://spa.example.com")
+	}},
 	"tooLarge": {request: func(_ *http.Request, body *string) { *body += strings.Repeat(" ", 16<<10) }},
 	"failed": {service: func(f *fixture, _ func() int) {
 		f.store.Before = func(context.Context, string) error { return errors.New("the database is down") }

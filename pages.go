@@ -376,12 +376,18 @@ func (p *pages) limited(w http.ResponseWriter, r *http.Request, limit *LimitErro
 // post serves a POST by the media type of its body, from its own origin only.
 func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), route jsonRoute) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		crossOrigin := p.origin.Check(r) != nil && !(isJSON(r) && p.apps.allow(r))
+		crossOrigin := p.origin.Check(r) != nil
+		fromApp := crossOrigin && p.apps.allow(r)
+		crossOrigin = crossOrigin && !fromApp
 		if crossOrigin {
 			p.reportForeign(r)
 		}
 		kind, _, err := mediaType(r)
 		switch {
+		case fromApp && !isJSON(r): // a form may change nothing from there
+			p.jsonHeaders(w, r)
+			p.events.count(r.Context(), appNotJSON, append(callerAttrs(r.Context()), "origin", r.Header.Get("Origin"))...)
+			p.writeJSON(w, r, answerUnsupported)
 		case isJSON(r):
 			p.jsonHeaders(w, r)
 			if crossOrigin {

@@ -158,7 +158,6 @@ func TestAllowedOrigins(t *testing.T) {
 		"JSON over http":                  {foreign(jsonRequest("/forgot", body), "http://app.example.net"), 403},
 		"JSON of the null origin":         {foreign(jsonRequest("/forgot", body), "null"), 403},
 		"JSON of two origins":             {twice, 403},
-		"a form of an allowed origin":     {foreign(formRequest("/forgot", "email", ann.Email), appOrigin), 403},
 		"a page, from an allowed origin":  {foreign(httptest.NewRequest("GET", baseURL+"/forgot", nil), appOrigin), 200},
 		"a link, from an allowed origin":  {foreign(httptest.NewRequest("GET", baseURL+"/reset?activation="+b.activation(ann), nil), appOrigin), 303},
 		"the trusted handler's own route": {foreign(jsonRequest(resetPath, body), appOrigin), 404},
@@ -178,6 +177,27 @@ func TestAllowedOrigins(t *testing.T) {
 	if got := b.store.Calls("Enqueue"); got != 0 {
 		t.Errorf("%d requests were queued", got)
 	}
+}
+
+// An app that does not send JSON can read why it is refused.
+func TestAppNotJSON(t *testing.T) {
+	b := newApp(t)
+	for _, kind := range []string{"", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "application/json; charset=latin1"} {
+		r := fromApp(formRequest("/forgot", "email", ann.Email))
+		r.Header.Set("Content-Type", kind)
+		w := b.do(r)
+		h := w.Result().Header
+		if w.Code != 415 || w.Body.String() != badRequestBody || h.Get("Reset-Reason") != "content_type" || h.Get("Access-Control-Allow-Origin") != appOrigin {
+			t.Errorf("%q: got %d %s, %v", kind, w.Code, w.Body, h)
+		}
+	}
+	if got := b.store.Calls("Enqueue"); got != 0 {
+		t.Errorf("%d requests were queued", got)
+	}
+	b.wantEvent("foreign_post", 0)
+	b.wantRecords("app_not_json",
+		map[string]any{"client": "192.0.2.1", "origin": appOrigin, "count": 1.},
+		map[string]any{"client": "192.0.2.1", "origin": appOrigin, "count": 3.})
 }
 
 // A panic is an answer that an app may read, too.
