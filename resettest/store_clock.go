@@ -24,7 +24,7 @@ func (c *storeCheck) clockRuns() {
 		if now.Before(before) {
 			c.Errorf("Now returned %v after %v", now, before)
 		}
-		if off := now.Sub(time.Now()).Abs(); off > time.Hour {
+		if off := time.Until(now).Abs(); off > time.Hour {
 			c.Fatalf("Now returned %v, %v from the time here", now, off)
 		}
 		if now.Nanosecond()%int(time.Second) != 0 && !now.Equal(before) {
