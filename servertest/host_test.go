@@ -378,10 +378,87 @@ func TestDDL(t *testing.T) {
 	})
 }
 
+// Two stores keep their tables apart by their names, one of them in another
+// schema or database.
+func TestTablePrefix(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		db := s.empty(t, 10)
+		elsewhere := freshName()
+		create, drop := "CREATE SCHEMA "+elsewhere, "DROP SCHEMA "+elsewhere
+		if s.name == postgresServer.name {
+			drop += " CASCADE"
+		}
+		mustExec(t, db, create)
+		t.Cleanup(func() {
+			if _, err := db.ExecContext(context.WithoutCancel(t.Context()), drop); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, prefix := range []string{"", "my_", elsewhere + ".reset_", elsewhere + ".my_"} {
+			o := storebun.Options{TablePrefix: prefix}
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					if err := storebun.CreateSchemaWith(t.Context(), db, o); err != nil {
+						t.Errorf("CreateSchemaWith %q: %v", prefix, err)
+					}
+				})
+			}
+			wg.Wait()
+			store := newStore(t, db, o)
+			useOnce(t, prefix, store)
+			a := activation(70, "b")
+			if _, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, nil); err != nil {
+				t.Errorf("%q: Issue: %v", prefix, err)
+			}
+			err := store.Redeem(t.Context(), start, a, notification(71, "b"), func(ctx context.Context) error {
+				return store.Revoke(ctx, "b", start.Add(time.Hour))
+			})
+			if err != nil {
+				t.Errorf("%q: Redeem with a Revoke: %v", prefix, err)
+			}
+			if err := revokeInTx(t.Context(), db, store, "b"); err != nil {
+				t.Errorf("%q: Revoke in a transaction of the host: %v", prefix, err)
+			}
+			if _, err := store.Now(t.Context()); err != nil {
+				t.Errorf("%q: Now: %v", prefix, err)
+			}
+			if _, err := store.Stats(t.Context(), start); err != nil {
+				t.Errorf("%q: Stats: %v", prefix, err)
+			}
+		}
+		if got := count(t, db, "SELECT COUNT(*) FROM information_schema.tables WHERE table_name IN ('my_mails', 'reset_mails') AND table_schema IN ('"+elsewhere+"', "+
+			map[string]string{postgresServer.name: "CURRENT_SCHEMA()", mysqlServer.name: "DATABASE()"}[s.name]+")"); got != 4 {
+			t.Errorf("there are %d tables of mails, want 4", got)
+		}
+	})
+}
+
+// A table of the host that has one of the names is not adopted.
+func TestForeignTables(t *testing.T) {
+	onEach(t, func(t *testing.T, s server) {
+		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms", "reset_schema"} {
+			db := s.empty(t, 1)
+			mustExec(t, db, "CREATE TABLE "+table+" (id INTEGER NOT NULL PRIMARY KEY, owner INTEGER)")
+			if err := storebun.CreateSchema(t.Context(), db); err == nil || !strings.Contains(err.Error(), table) && !strings.Contains(err.Error(), "version") {
+				t.Errorf("CreateSchema beside a host's %s: %v", table, err)
+			}
+			if got := count(t, db, "SELECT COUNT(*) FROM "+table+" WHERE owner IS NULL"); got != 0 {
+				t.Errorf("the host's %s has %d rows", table, got)
+			}
+		}
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		tests := []struct{ name, spoil, want string }{
 			{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
+			{"a column missing", "ALTER TABLE reset_mails DROP COLUMN locale", "reset_mails"},
+			{"a column of another type", map[string]string{
+				postgresServer.name: "ALTER TABLE reset_sent ALTER COLUMN user_id TYPE VARCHAR(300) USING 'x'",
+				mysqlServer.name:    "ALTER TABLE reset_sent MODIFY user_id VARCHAR(100) NOT NULL",
+			}[s.name], "reset_sent"},
 			{"newer", "UPDATE reset_schema SET version = 3", "newer release"},
 			{"a table missing", "DROP TABLE reset_locks", "can't be written to"},
 		}

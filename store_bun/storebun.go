@@ -72,6 +72,11 @@ type Options struct {
 	// database, so that SetPassword can't join its transaction;
 	// [reset.Store].Redeem documents what is promised then. Defaults to false.
 	UsersElsewhere bool
+	// TablePrefix begins the names of the tables, with a schema in front, or on
+	// MySQL a database, if they are not in the connection's: "auth.reset_". It
+	// has lower-case letters, digits, _ and at most one dot. Defaults to
+	// "reset_".
+	TablePrefix string
 }
 
 // New returns a Store on a database that also holds the host's users, after
@@ -94,7 +99,7 @@ func newStore(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := pool.Open(ctx, o.UsersElsewhere)
+	s, err := pool.Open(ctx, o.UsersElsewhere, o.TablePrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -174,9 +179,14 @@ func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.s
 // starts; several may do so at once. Where nothing is missing it needs no right
 // to create tables.
 func CreateSchema(ctx context.Context, db *bun.DB) error {
+	return CreateSchemaWith(ctx, db, Options{})
+}
+
+// CreateSchemaWith is like CreateSchema, for NewWith with the same options.
+func CreateSchemaWith(ctx context.Context, db *bun.DB, o Options) error {
 	pool, err := sqlstore.BunPool(db)
 	if err == nil {
-		err = pool.CreateSchema(ctx)
+		err = pool.CreateSchema(ctx, o.TablePrefix)
 	}
 	if err != nil {
 		return fmt.Errorf("storebun: create schema: %w", err)
@@ -187,12 +197,11 @@ func CreateSchema(ctx context.Context, db *bun.DB) error {
 // DDL returns as SQL what CreateSchema does to a database whose schema has
 // version from, for hosts that run their own migrations. Version 0 has no
 // tables; the table reset_schema holds a database's version.
-func DDL(name dialect.Name, from int) (string, error) {
-	schema, err := sqlstore.SchemaOf(name)
-	var text string
-	if err == nil {
-		text, err = schema.DDL(from)
-	}
+func DDL(name dialect.Name, from int) (string, error) { return DDLWith(name, from, Options{}) }
+
+// DDLWith is like DDL, for NewWith with the same options.
+func DDLWith(name dialect.Name, from int, o Options) (string, error) {
+	text, err := sqlstore.DDL(name, from, o.TablePrefix)
 	if err != nil {
 		return "", fmt.Errorf("storebun: %w", err)
 	}

@@ -63,6 +63,10 @@ type Options struct {
 	// database, so that SetPassword can't join its transaction;
 	// [reset.Store].Redeem documents what is promised then. Defaults to false.
 	UsersElsewhere bool
+	// TablePrefix begins the names of the tables, with a schema in front if
+	// they are not in the search path: "auth.reset_". It has lower-case letters,
+	// digits, _ and at most one dot. Defaults to "reset_".
+	TablePrefix string
 }
 
 // New returns a Store on a database that also holds the host's users, after
@@ -75,7 +79,7 @@ func New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
 
 // NewWith is like New, with options.
 func NewWith(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
-	s, err := poolOn(pool).Open(ctx, o.UsersElsewhere)
+	s, err := poolOn(pool).Open(ctx, o.UsersElsewhere, o.TablePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("storepgx: %w", err)
 	}
@@ -154,8 +158,12 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 // brings those of an older release up to date. Call it whenever a process
 // starts; several may do so at once.
 func CreateSchema(ctx context.Context, pool *pgxpool.Pool) error {
-	err := poolOn(pool).CreateSchema(ctx)
-	if err != nil {
+	return CreateSchemaWith(ctx, pool, Options{})
+}
+
+// CreateSchemaWith is like CreateSchema, for NewWith with the same options.
+func CreateSchemaWith(ctx context.Context, pool *pgxpool.Pool, o Options) error {
+	if err := poolOn(pool).CreateSchema(ctx, o.TablePrefix); err != nil {
 		return fmt.Errorf("storepgx: create schema: %w", err)
 	}
 	return nil
@@ -164,12 +172,11 @@ func CreateSchema(ctx context.Context, pool *pgxpool.Pool) error {
 // DDL returns as SQL what CreateSchema does to a database whose schema has
 // version from, for hosts that run their own migrations. Version 0 has no
 // tables; the table reset_schema holds a database's version.
-func DDL(from int) (string, error) {
-	schema, err := sqlstore.PostgreSQL.Schema()
-	var text string
-	if err == nil {
-		text, err = schema.DDL(from)
-	}
+func DDL(from int) (string, error) { return DDLWith(from, Options{}) }
+
+// DDLWith is like DDL, for NewWith with the same options.
+func DDLWith(from int, o Options) (string, error) {
+	text, err := sqlstore.PostgreSQL.DDL(from, o.TablePrefix)
 	if err != nil {
 		return "", fmt.Errorf("storepgx: %w", err)
 	}

@@ -86,6 +86,11 @@ type Options struct {
 	// database, so that SetPassword can't join its transaction;
 	// [reset.Store].Redeem documents what is promised then. Defaults to false.
 	UsersElsewhere bool
+	// TablePrefix begins the names of the tables, with a schema in front, or on
+	// MySQL a database, if they are not in the connection's: "auth.reset_". It
+	// has lower-case letters, digits, _ and at most one dot. Defaults to
+	// "reset_".
+	TablePrefix string
 }
 
 // New returns a Store on a database that also holds the host's users, after
@@ -109,7 +114,7 @@ func newStore(ctx context.Context, db *sql.DB, d Dialect, o Options) (*Store, er
 	if d.sql == nil {
 		return nil, errNoDialect
 	}
-	s, err := sqlstore.SQLPool(db, d.sql).Open(ctx, o.UsersElsewhere)
+	s, err := sqlstore.SQLPool(db, d.sql).Open(ctx, o.UsersElsewhere, o.TablePrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +194,14 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 // starts; several may do so at once. Where nothing is missing it needs no right
 // to create tables.
 func CreateSchema(ctx context.Context, db *sql.DB, d Dialect) error {
+	return CreateSchemaWith(ctx, db, d, Options{})
+}
+
+// CreateSchemaWith is like CreateSchema, for NewWith with the same options.
+func CreateSchemaWith(ctx context.Context, db *sql.DB, d Dialect, o Options) error {
 	err := errNoDialect
 	if d.sql != nil {
-		err = sqlstore.SQLPool(db, d.sql).CreateSchema(ctx)
+		err = sqlstore.SQLPool(db, d.sql).CreateSchema(ctx, o.TablePrefix)
 	}
 	if err != nil {
 		return fmt.Errorf("storesql: create schema: %w", err)
@@ -202,23 +212,18 @@ func CreateSchema(ctx context.Context, db *sql.DB, d Dialect) error {
 // DDL returns as SQL what CreateSchema does to a database whose schema has
 // version from, for hosts that run their own migrations. Version 0 has no
 // tables; the table reset_schema holds a database's version.
-func DDL(d Dialect, from int) (string, error) {
-	text, err := ddl(d, from)
+func DDL(d Dialect, from int) (string, error) { return DDLWith(d, from, Options{}) }
+
+// DDLWith is like DDL, for NewWith with the same options.
+func DDLWith(d Dialect, from int, o Options) (text string, err error) {
+	err = errNoDialect
+	if d.sql != nil {
+		text, err = d.sql.DDL(from, o.TablePrefix)
+	}
 	if err != nil {
 		return "", fmt.Errorf("storesql: %w", err)
 	}
 	return text, nil
-}
-
-func ddl(d Dialect, from int) (string, error) {
-	if d.sql == nil {
-		return "", errNoDialect
-	}
-	schema, err := d.sql.Schema()
-	if err != nil {
-		return "", err
-	}
-	return schema.DDL(from)
 }
 
 // Tx returns the transaction in ctx. The host must not commit it or roll it

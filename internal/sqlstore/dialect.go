@@ -65,11 +65,11 @@ type Dialect struct {
 	finish func(ctx context.Context, s *Store, tx *Tx, notification reset.ID, apply func(context.Context) error) error
 
 	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
-	beat        string // inserts a row of reset_realms, or writes the later times
-	setBaseURL  string // inserts a row of reset_realms, or writes its base_url
-	selectNow   string // selects the time in milliseconds; "" if the database has no clock of its own
-	selectBytes string // selects its only argument, which is bytes
-	probe       Op     // fails where a setting would break a promise
+	beat        string                                            // inserts a row of reset_realms, or writes the later times
+	setBaseURL  string                                            // inserts a row of reset_realms, or writes its base_url
+	selectNow   string                                            // selects the time in milliseconds; "" if the database has no clock of its own
+	selectBytes string                                            // selects its only argument, which is bytes
+	probe       func(ctx context.Context, s *Store, c Conn) error // fails where a setting would break a promise
 	probePool   func(context.Context, Pool) error
 }
 

@@ -194,10 +194,13 @@ func createMySQL(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 			return false
 		})
 	}
+	if err := checkOwn(ctx, conn.Conn); err != nil {
+		return err
+	}
 	return d.Retry(ctx, func() error { return s.create(ctx, conn, applied) })
 }
 
-func probeMySQL(ctx context.Context, c Conn) error {
+func probeMySQL(ctx context.Context, s *Store, c Conn) error {
 	variables := make(map[string]string)
 	err := each(ctx, c, func(r Row) error {
 		var name, value string
@@ -213,14 +216,39 @@ func probeMySQL(ctx context.Context, c Conn) error {
 	if err := checkVariables(variables); err != nil {
 		return err
 	}
+	var args []any
+	for _, t := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms"} {
+		schema, table := s.names.table(t)
+		args = append(args, schema, table)
+	}
+	is := `(table_schema = COALESCE(NULLIF(?, ''), DATABASE()) AND table_name = ?)`
 	return each(ctx, c, func(r Row) error {
 		var table, engine string
 		if err := r.Scan(&table, &engine); err != nil {
 			return err
 		}
 		return fmt.Errorf("the tables must use InnoDB, and %s uses %s", table, engine)
-	}, `SELECT table_name, engine FROM information_schema.tables
-		WHERE table_schema = DATABASE() AND table_name IN ('reset_activations', 'reset_mails', 'reset_locks', 'reset_sent') AND engine <> 'InnoDB'`)
+	}, `SELECT table_name, engine FROM information_schema.tables WHERE engine <> 'InnoDB' AND (`+is+strings.Repeat(` OR `+is, len(args)/2-1)+`)`, args...)
+}
+
+// checkOwn fails if a table of the host has the name of one of ours: CREATE TABLE
+// IF NOT EXISTS would adopt it.
+func checkOwn(ctx context.Context, c Conn) error {
+	for _, t := range []struct{ table, columns string }{
+		{"reset_activations", "hash, request, user_id, email, expires, claim"},
+		{"reset_mails", "id, kind, user_id, email, name, locale, due, expires, attempts, lease"},
+		{"reset_locks", "user_id, claim, claim_until, expires"},
+		{"reset_sent", "mail, realm, user_id, sent, expires"},
+		{"reset_realms", "realm, ran, mailer_failed, base_url"},
+		{"reset_schema", "id, version"},
+	} {
+		_, err := exists(ctx, c, `SELECT `+t.columns+` FROM `+t.table+` WHERE 1 = 0`)
+		missing := anyError(err, func(err error) bool { return mysqlNumber(err) == 1146 })
+		if err != nil && !missing {
+			return fmt.Errorf("a table of this name is not of this package: %s: %w", rename(c, t.table), err)
+		}
+	}
+	return nil
 }
 
 // checkVariables checks the settings of a connection, which a host may have set

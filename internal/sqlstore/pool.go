@@ -23,6 +23,8 @@ type Pool struct {
 	// size returns how many connections the pool has at most, 0 for no limit.
 	// It is nil for pools that are not of database/sql.
 	size func() int
+
+	names *names
 }
 
 // A Session is one connection.
@@ -117,7 +119,11 @@ func (d *Dialect) sqlTx(tx *sql.Tx, err error) (*Tx, error) {
 
 // Open returns a Store on a pool whose database has the latest schema and keeps
 // what a Store relies on.
-func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
+func (p Pool) Open(ctx context.Context, usersElsewhere bool, tablePrefix string) (*Store, error) {
+	p, err := p.WithPrefix(tablePrefix)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.checkDialect(ctx); err != nil {
 		return nil, err
 	}
@@ -132,6 +138,7 @@ func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
 		return nil, err
 	}
 	s := New(p, p.Dialect, usersElsewhere)
+	s.names = p.names
 	if err := Probe(ctx, s); err != nil {
 		return nil, err
 	}
@@ -139,7 +146,11 @@ func (p Pool) Open(ctx context.Context, usersElsewhere bool) (*Store, error) {
 }
 
 // CreateSchema brings the database to the latest version.
-func (p Pool) CreateSchema(ctx context.Context) error {
+func (p Pool) CreateSchema(ctx context.Context, tablePrefix string) error {
+	p, err := p.WithPrefix(tablePrefix)
+	if err != nil {
+		return err
+	}
 	if err := p.checkDialect(ctx); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ var PostgreSQL = &Dialect{
 	selectNow:    `SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint`,
 	selectBytes:  `SELECT ?::bytea`,
 	probePool:    probePooler,
-	probe:        func(context.Context, Conn) error { return nil },
+	probe:        func(context.Context, *Store, Conn) error { return nil },
 }
 
 // postgresBusy takes a timeout that is set in the server for a lost race. That

@@ -79,15 +79,32 @@ func (s Schema) Script(from int) ([]string, error) {
 	return script, nil
 }
 
-// DDL returns the same as SQL.
-func (s Schema) DDL(from int) (string, error) {
+// DDL returns as SQL the statements that lead from a version to the latest.
+func DDL(name dialect.Name, from int, tablePrefix string) (string, error) {
+	d, err := dialectNamed(name)
+	if err != nil {
+		return "", err
+	}
+	return d.DDL(from, tablePrefix)
+}
+
+// DDL is like the function DDL.
+func (d *Dialect) DDL(from int, tablePrefix string) (string, error) {
+	names, err := d.names(tablePrefix)
+	if err != nil {
+		return "", err
+	}
+	s, err := d.Schema()
+	if err != nil {
+		return "", err
+	}
 	script, err := s.Script(from)
 	if err != nil {
 		return "", err
 	}
 	var text strings.Builder
 	for _, statement := range script {
-		text.WriteString(statement + ";\n\n")
+		text.WriteString(names.rewrite(statement) + ";\n\n")
 	}
 	return text.String(), nil
 }

@@ -38,7 +38,7 @@ var SQLite = &Dialect{
 	setBaseURL:   insertRealm + ` ON CONFLICT (realm) DO UPDATE SET base_url = excluded.base_url`,
 	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = max(ran, excluded.ran), mailer_failed = max(mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?`,
-	probe:        func(context.Context, Conn) error { return nil },
+	probe:        func(context.Context, *Store, Conn) error { return nil },
 	probePool:    noPooler,
 }
 

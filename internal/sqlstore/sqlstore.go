@@ -33,6 +33,7 @@ type Backend interface {
 type Store struct {
 	backend   Backend
 	dialect   *Dialect
+	names     *names
 	realm     []byte // of every record; not nil
 	elsewhere bool
 }

@@ -176,7 +176,7 @@ func (s *Store) joined(ctx context.Context) (Conn, bool) {
 		return nil, false
 	}
 	j.joined.Store(true)
-	return j.conn(s.dialect), true
+	return s.names.on(j.conn(s.dialect)), true
 }
 
 // joinedBy reports whether somebody has taken the transaction of ctx.
