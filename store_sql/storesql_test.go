@@ -188,7 +188,7 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		{storesql.Dialect{}, "storesql: no dialect"},
 		{storesql.SQLite, "CreateSchema"},
-		{storesql.PostgreSQL, "CreateSchema"},
+		{storesql.PostgreSQL, "the database is SQLite"},
 	} {
 		if _, err := storesql.New(t.Context(), db, test.dialect); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("New: got error %v, want one that says %q", err, test.want)
