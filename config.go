@@ -441,3 +441,21 @@ func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
+
+// attrs describe a checked configuration for the operator.
+func (c *Config) attrs() []any {
+	limiter := func(l Limiter) string {
+		if l == Unlimited {
+			return "unlimited"
+		}
+		if b, ok := l.(interface{ Burst() int }); ok {
+			return fmt.Sprintf("%T, %d at once", l, b.Burst())
+		}
+		return fmt.Sprintf("%T", l)
+	}
+	return []any{
+		"links", c.ResetURL, "store", fmt.Sprintf("%T", c.Store), "mailer", fmt.Sprintf("%T", c.Mailer),
+		"per_client", limiter(c.PerClient), "per_address", limiter(c.PerAddress),
+		"max_requests", c.MaxRequests, "ttl", c.TTL, "workers", c.Workers,
+	}
+}

@@ -104,3 +104,28 @@ func (l eventLog) allow(ctx context.Context, limiter Limiter, name, key string) 
 	}
 	return wrap("limit per "+name, limit)
 }
+
+const hashSlotTimeout = 5 * time.Second
+
+// errBusy is returned when all slots were taken for hashSlotTimeout. Nothing has
+// been changed.
+var errBusy = errors.New("reset: hash password: too many at once")
+
+// slots hold a token for each call of HashPassword that runs.
+type slots chan struct{}
+
+// take waits for a slot.
+func (s slots) take(ctx context.Context) error {
+	timeout := time.NewTimer(hashSlotTimeout)
+	defer timeout.Stop()
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-timeout.C:
+		return errBusy
+	case <-ctx.Done():
+		return wrap("hash password", context.Cause(ctx))
+	}
+}
+
+func (s slots) giveBack() { <-s }

@@ -78,7 +78,6 @@ import (
 
 const (
 	notificationTTL = 24 * time.Hour
-	hashSlotTimeout = 5 * time.Second
 	maxPublicDelay  = 2 * time.Second // how long a public request waits at random before it is due
 )
 
@@ -95,14 +94,13 @@ type Service struct {
 	mint     minter
 	fairness fairness
 	breaker  *breaker
-	hashing  chan struct{} // holds a token for each HashPassword that runs
+	hashing  slots         // for HashPassword
 	wake     chan struct{} // signals Run that mail is due
 
-	proxyKnown  bool        // Config.ClientIP was set
-	proxyWarned atomic.Bool // proxyUnknown was logged
-	mountWarned atomic.Bool // baseURLMismatch was logged
-	startLogged atomic.Bool // started was logged
-
+	proxyKnown    bool        // Config.ClientIP was set
+	proxyWarned   atomic.Bool // proxyUnknown was logged
+	mountWarned   atomic.Bool // baseURLMismatch was logged
+	startLogged   atomic.Bool // started was logged
 	hostRewritten atomic.Bool // a proxy seems to change the host of requests
 	running       atomic.Bool // Run was called
 	runWarned     atomic.Bool // runElsewhere was logged
@@ -132,7 +130,7 @@ func New(cfg Config) (*Service, error) {
 		refusals:   newRefusals(cfg.Store, clock, events),
 		figures:    &figures{store: cfg.Store, events: events},
 		mint:       minter{rand.Reader},
-		hashing:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		hashing:    make(slots, runtime.GOMAXPROCS(0)),
 		breaker:    newBreaker(events),
 		wake:       make(chan struct{}, 1),
 		proxyKnown: proxyKnown,
@@ -379,31 +377,21 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 	return nil
 }
 
-// errBusy is returned when all slots were taken for hashSlotTimeout. Nothing has
-// been changed.
-var errBusy = errors.New("reset: hash password: too many at once")
-
 // hashPassword waits for a slot, and then looks again whether the activation is
 // still worth the work.
 func (s *Service) hashPassword(ctx context.Context, a Activation, password string) (string, error) {
-	timeout := time.NewTimer(hashSlotTimeout)
-	defer timeout.Stop()
-	select {
-	case s.hashing <- struct{}{}:
-		defer func() { <-s.hashing }()
-	case <-timeout.C:
-		return "", errBusy
-	case <-ctx.Done():
-		return "", wrap("hash password", context.Cause(ctx))
+	if err := s.hashing.take(ctx); err != nil {
+		return "", err
 	}
+	defer s.hashing.giveBack()
 	if _, err := s.cfg.Store.Find(ctx, s.clock.now(ctx), a.Hash); err != nil {
 		return "", wrap("find", err)
 	}
 	hash, err := s.cfg.Users.HashPassword(ctx, password)
 	if err != nil {
-		return "", wrap("hash password", err)
+		err = wrap("hash password", err)
 	}
-	return hash, nil
+	return hash, err
 }
 
 // Revoke ends every activation of a user and removes the queued mails that
@@ -423,8 +411,7 @@ func (s *Service) revoke(ctx context.Context, userID string, quiet time.Time) er
 	return nil
 }
 
-// revokeBy revokes for the user whom an activation belongs to, and who gets no
-// mail for public requests for some time.
+// revokeBy revokes for the user of an activation, who gets no public mail for a TTL.
 func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	a, _, err := s.find(ctx, activation)
 	if err != nil {
@@ -440,22 +427,9 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 
 // noteStart informs the operator, once, of what was configured.
 func (s *Service) noteStart() {
-	if !s.startLogged.CompareAndSwap(false, true) {
-		return
+	if s.startLogged.CompareAndSwap(false, true) {
+		s.events.log(context.Background(), started, s.cfg.attrs()...)
 	}
-	limiter := func(l Limiter) string {
-		if l == Unlimited {
-			return "unlimited"
-		}
-		if b, ok := l.(interface{ Burst() int }); ok {
-			return fmt.Sprintf("%T, %d at once", l, b.Burst())
-		}
-		return fmt.Sprintf("%T", l)
-	}
-	s.events.log(context.Background(), started,
-		"links", s.cfg.ResetURL, "store", fmt.Sprintf("%T", s.cfg.Store), "mailer", fmt.Sprintf("%T", s.cfg.Mailer),
-		"per_client", limiter(s.cfg.PerClient), "per_address", limiter(s.cfg.PerAddress),
-		"max_requests", s.cfg.MaxRequests, "ttl", s.cfg.TTL, "workers", s.cfg.Workers)
 }
 
 // noteQueued informs the operator, once, of mail that no Run here sends, and of
