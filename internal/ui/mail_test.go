@@ -56,6 +56,7 @@ Open this link to choose a new password:
 ` + resetLink + `
 
 The link is valid for 60 minutes and works only once.
+Links from earlier emails work until they expire.
 Don’t share it: anyone who has the link can change your password.
 
 If you didn’t request this, you can ignore this email. Your password won’t change. You can also cancel the link:
