@@ -96,7 +96,7 @@ func BenchmarkChangePassword(b *testing.B) {
 		}
 		b.ResetTimer()
 		for _, activation := range activations {
-			if err := service.ChangePassword(b.Context(), activation, "the new password"); err != nil {
+			if err := service.ChangePassword(b.Context(), activation, "quiet harbors, seven rowing lanterns"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -49,7 +49,7 @@ func visit(ctx context.Context, c *child) error {
 	}
 	for _, user := range []string{alice, carol} {
 		report("changing", user)
-		if err := c.ChangePassword(ctx, activations[user], "the new password"); err != nil {
+		if err := c.ChangePassword(ctx, activations[user], "quiet harbors, seven rowing lanterns"); err != nil {
 			return err
 		}
 		report("changed", user)
@@ -107,7 +107,7 @@ func storm(ctx context.Context, c *child) error {
 				return
 			}
 			report("changing", user)
-			if err := c.ChangePassword(ctx, activation, "the new password"); err == nil {
+			if err := c.ChangePassword(ctx, activation, "quiet harbors, seven rowing lanterns"); err == nil {
 				report("changed", user)
 			}
 		})

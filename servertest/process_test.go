@@ -284,7 +284,7 @@ func quarrel(ctx context.Context, c *child) error {
 		var err error
 		switch c.Child % 4 {
 		case 0:
-			if err = c.ChangePassword(ctx, c.Activations[i], "the new password"); err == nil {
+			if err = c.ChangePassword(ctx, c.Activations[i], "quiet harbors, seven rowing lanterns"); err == nil {
 				report("changed", user)
 			}
 			if errors.Is(err, reset.ErrInvalidActivation) {
