@@ -43,7 +43,7 @@ func TestCanonicalAddress(t *testing.T) {
 		{"น้ำ@example.com", "น้ำ@example.com"},
 		{"mıke@example.com", "mıke@example.com"}, // dotless i: not mike
 
-		// Domains: NFKC_Casefold but for ß and ς, whatever Go and x/net say.
+		// Domains: NFKC_Casefold, except that ß and ς stay, whatever Go and x/net say.
 		{"a@BÜCHER.example", "a@xn--bcher-kva.example"},
 		{"a@XN--BCHER-KVA.example", "a@xn--bcher-kva.example"},
 		{"a@ＸＮ--bcher-kva.example", "a@xn--bcher-kva.example"},

@@ -349,7 +349,7 @@ func (d *delivery) resolved(j job, ready bool) {
 	d.signal()
 }
 
-// prepare reports whether a job is to be sent.
+// prepare reports whether a job has a mail to send.
 func (d *delivery) prepare(j *job) (ready bool) {
 	failpoint.Hit("leased")
 	defer func() {
