@@ -3,6 +3,7 @@ package reset_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,9 +98,9 @@ func TestOnlyClockJumps(t *testing.T) {
 	for _, off := range []time.Duration{2 * time.Hour, 57 * time.Minute, -2 * time.Hour} {
 		t.Run(off.String(), func(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, f *fixture) {
-				down := true
+				var up atomic.Bool
 				f.mailer.do = func(context.Context, int, reset.Message) error {
-					if down {
+					if !up.Load() {
 						return errors.New("not now")
 					}
 					return nil
@@ -112,7 +113,7 @@ func TestOnlyClockJumps(t *testing.T) {
 				skew(t, off)
 				pass(70 * time.Second)
 				skew(t, 0)
-				down = false
+				up.Store(true)
 				pass(4 * time.Minute)
 				f.wantQueued(0)
 				f.wantEvent("mail_sent", 2)
@@ -136,9 +137,10 @@ func TestClockFails(t *testing.T) {
 		"none":  func() (time.Time, error) { return time.Time{}, errors.ErrUnsupported },
 	} {
 		t.Run(name, func(t *testing.T) {
-			calls, broken := 0, true
+			var calls atomic.Int64
+			var mended atomic.Bool
 			read := func() (time.Time, error) {
-				if calls++; broken {
+				if calls.Add(1); !mended.Load() {
 					return fail()
 				}
 				return time.Now().Add(2 * time.Hour), nil
@@ -150,18 +152,18 @@ func TestClockFails(t *testing.T) {
 				if m := f.wantSent(1)[0]; time.Until(m.Expires).Round(time.Minute) != time.Hour {
 					t.Errorf("the link lives for %v, want %v", time.Until(m.Expires), time.Hour)
 				}
-				broken = false
+				mended.Store(true)
 				pass(10 * time.Second)
 				f.request(bob.Email)
 				pass(delivered)
-				want, wantCalls := 3*time.Hour, 2
+				want, wantCalls := 3*time.Hour, int64(2)
 				if name == "none" {
 					want, wantCalls = time.Hour, 1
 				}
 				if m := f.wantSent(2)[1]; time.Until(m.Expires).Round(time.Minute) != want {
 					t.Errorf("then the link lives for %v, want %v", time.Until(m.Expires), want)
 				}
-				if calls < wantCalls || calls > 6 {
+				if calls := calls.Load(); calls < wantCalls || calls > 6 {
 					t.Errorf("the clock was read %d times, want about %d", calls, wantCalls)
 				}
 				pass(time.Hour)
