@@ -72,6 +72,15 @@ func (c *clock) now(ctx context.Context) time.Time {
 	return r.now()
 }
 
+// last returns the time without a look at the store's clock, for callers that
+// may hold the only connection to it.
+func (c *clock) last() time.Time {
+	if r := c.latest.Load(); r != nil && !r.none {
+		return r.now()
+	}
+	return wall.Now()
+}
+
 // reading returns nil for a store that has no clock.
 func (c *clock) reading(ctx context.Context) *reading {
 	if c.store == nil {

@@ -400,11 +400,11 @@ func (s *Service) hashPassword(ctx context.Context, a Activation, password strin
 // database the host passes the context of storebun.WithTx; on SQLite Revoke
 // would otherwise wait for that transaction until it fails.
 func (s *Service) Revoke(ctx context.Context, userID string) error {
-	return s.revoke(ctx, userID, time.Time{})
+	return s.revoke(ctx, s.clock.last(), userID, time.Time{})
 }
 
-func (s *Service) revoke(ctx context.Context, userID string, quiet time.Time) error {
-	err := s.cfg.Observe.run(ctx, "revoke", func(ctx context.Context) error { return s.cfg.Store.Revoke(ctx, userID, quiet) })
+func (s *Service) revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
+	err := s.cfg.Observe.run(ctx, "revoke", func(ctx context.Context) error { return s.cfg.Store.Revoke(ctx, now, userID, quiet) })
 	if err != nil {
 		return wrap("revoke", err)
 	}
@@ -417,7 +417,8 @@ func (s *Service) revokeBy(ctx context.Context, activation string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.revoke(ctx, a.UserID, s.clock.now(ctx).Add(s.cfg.TTL)); err != nil {
+	now := s.clock.now(ctx)
+	if err := s.revoke(ctx, now, a.UserID, now.Add(s.cfg.TTL)); err != nil {
 		return err
 	}
 	s.refusals.end(a.Hash, "revoked")

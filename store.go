@@ -114,7 +114,7 @@ type Store interface {
 	// the user. Notifications and public requests stay queued. Revoke of a user
 	// who has nothing is no error. Until quiet, Issue binds no public request to
 	// the user. Of several times the latest counts; the zero time sets none.
-	Revoke(ctx context.Context, userID string, quiet time.Time) error
+	Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error
 
 	// Lease returns at most n mails (none if n is 0) with Due <= now < Expires,
 	// the lowest Class first, within it the earliest Due, and none that another

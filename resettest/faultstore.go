@@ -25,7 +25,7 @@ type FaultStore struct {
 	IssueFunc   func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error)
 	FindFunc    func(ctx context.Context, now time.Time, h reset.Hash) (reset.Activation, error)
 	RedeemFunc  func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error
-	RevokeFunc  func(ctx context.Context, userID string, quiet time.Time) error
+	RevokeFunc  func(ctx context.Context, now time.Time, userID string, quiet time.Time) error
 	LeaseFunc   func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error)
 	SettleFunc  func(ctx context.Context, done []reset.Settlement) error
 	PurgeFunc   func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error)
@@ -166,12 +166,12 @@ func (s *FaultStore) Redeem(ctx context.Context, now time.Time, a reset.Activati
 }
 
 // Revoke implements reset.Store.
-func (s *FaultStore) Revoke(ctx context.Context, userID string, quiet time.Time) error {
+func (s *FaultStore) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 	return s.call(ctx, "Revoke", func() error {
 		if s.RevokeFunc != nil {
-			return s.RevokeFunc(ctx, userID, quiet)
+			return s.RevokeFunc(ctx, now, userID, quiet)
 		}
-		return s.Store.Revoke(ctx, userID, quiet)
+		return s.Store.Revoke(ctx, now, userID, quiet)
 	})
 }
 

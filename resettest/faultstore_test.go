@@ -30,7 +30,7 @@ var storeCalls = map[string]func(ctx context.Context, s reset.Store) error{
 	"Redeem": func(ctx context.Context, s reset.Store) error {
 		return s.Redeem(ctx, now, reset.Activation{}, reset.Mail{}, nil)
 	},
-	"Revoke": func(ctx context.Context, s reset.Store) error { return s.Revoke(ctx, "", time.Time{}) },
+	"Revoke": func(ctx context.Context, s reset.Store) error { return s.Revoke(ctx, now, "", time.Time{}) },
 	"Lease": func(ctx context.Context, s reset.Store) error {
 		_, err := s.Lease(ctx, now, now, 1)
 		return err
@@ -53,7 +53,7 @@ func replaced(err error) *resettest.FaultStore {
 		RedeemFunc: func(context.Context, time.Time, reset.Activation, reset.Mail, func(context.Context) error) error {
 			return err
 		},
-		RevokeFunc: func(context.Context, string, time.Time) error { return err },
+		RevokeFunc: func(context.Context, time.Time, string, time.Time) error { return err },
 		LeaseFunc:  func(context.Context, time.Time, time.Time, int) ([]reset.Mail, error) { return nil, err },
 		SettleFunc: func(context.Context, []reset.Settlement) error { return err },
 		PurgeFunc:  func(context.Context, time.Time, int) (int, int, error) { return 0, 0, err },

@@ -318,7 +318,7 @@ func hostMutants() []mutant[func(*webHost)] {
 			h.store.FindFunc = func(ctx context.Context, now time.Time, hash reset.Hash) (reset.Activation, error) {
 				a, err := h.store.Store.Find(ctx, now, hash)
 				if err == nil {
-					err = h.store.Store.Revoke(ctx, a.UserID, time.Time{})
+					err = h.store.Store.Revoke(ctx, time.Now(), a.UserID, time.Time{})
 				}
 				return a, err
 			}

@@ -358,7 +358,7 @@ func (s *MemStore) finish(userID string, notification reset.Mail) {
 }
 
 // Revoke implements reset.Store.
-func (s *MemStore) Revoke(ctx context.Context, userID string, quiet time.Time) error {
+func (s *MemStore) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 	if s.inside(ctx, userID) {
 		return nil // a success of apply revokes anyway, a failure undoes it
 	}

@@ -44,10 +44,10 @@ func TestMemStoreInsideApply(t *testing.T) {
 			if _, err := s.Find(ctx, now, a.Hash); err != nil {
 				t.Errorf("Find inside apply: %v", err)
 			}
-			if err := s.Revoke(ctx, "b", time.Time{}); err != nil {
+			if err := s.Revoke(ctx, time.Now(), "b", time.Time{}); err != nil {
 				t.Errorf("Revoke of another user inside apply: %v", err)
 			}
-			if err := s.Revoke(ctx, "a", time.Time{}); err != nil {
+			if err := s.Revoke(ctx, time.Now(), "a", time.Time{}); err != nil {
 				t.Errorf("Revoke of the user inside apply: %v", err)
 			}
 			if _, err := s.Issue(ctx, now, a, reset.Limits{MaxRequests: 1}, nil); err == nil {
@@ -88,11 +88,11 @@ func TestMemStoreWaits(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Revoke(ctx, "a", time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Revoke(ctx, time.Now(), "a", time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Revoke while apply runs: got error %v, want DeadlineExceeded", err)
 		}
 		revoked := make(chan error)
-		go func() { revoked <- s.Revoke(t.Context(), "a", time.Time{}) }()
+		go func() { revoked <- s.Revoke(t.Context(), time.Now(), "a", time.Time{}) }()
 		synctest.Wait()
 		select {
 		case err := <-revoked:

@@ -110,9 +110,9 @@ func budgetMutants() []storeMutant {
 			}
 		}), []string{"Budget/one user's"}},
 		{"Revoke refills the budget", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				b.locked(func() { noBudgetOf(userID, b) })
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 		}, []string{"Budget/sent, revoked, redeemed"}},
 		{"Redeem refills the budget", func(b *broken) {
@@ -180,14 +180,14 @@ func budgetMutants() []storeMutant {
 		}), []string{"Budget/mail that is bound", "Quiet/bound mail"}},
 		{"a clock that is set back refills the budget", forget(func(now time.Time, _ *reset.Activation, other bound) bool { return other.at.After(now) }), []string{"Budget/clock"}},
 		{"nobody is left in peace", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, _ time.Time) error {
-				return b.mem.Revoke(ctx, userID, time.Time{})
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, _ time.Time) error {
+				return b.mem.Revoke(ctx, now, userID, time.Time{})
 			}
 		}, []string{"Quiet/until"}},
 		{"the last time counts", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				b.locked(func() { delete(b.mem.quiet, userID) })
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 		}, []string{"Quiet/the latest"}},
 		{"trusted mail waits as well", before(func(b *broken, now time.Time, a *reset.Activation, _ *reset.Limits, m *reset.Mail) error {

@@ -139,9 +139,9 @@ func realmMutants() []storeMutant {
 			}
 		}), []string{"Realm/budgets"}},
 		{"Revoke in all realms", inEachView(func(f *FaultStore, _ *MemStore, all func() []*MemStore) {
-			f.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			f.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				for _, s := range all() {
-					if err := s.Revoke(ctx, userID, quiet); err != nil {
+					if err := s.Revoke(ctx, now, userID, quiet); err != nil {
 						return err
 					}
 				}

@@ -96,8 +96,8 @@ func generalMutants() []storeMutant {
 				a.UserID = fold(a.UserID)
 				return b.mem.Issue(ctx, now, a, limits, m)
 			}
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
-				return b.mem.Revoke(ctx, fold(userID), quiet)
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
+				return b.mem.Revoke(ctx, now, fold(userID), quiet)
 			}
 			b.RedeemFunc = func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 				a.UserID = fold(a.UserID)
@@ -372,7 +372,7 @@ func redeemMutants() []storeMutant {
 	// spare lets some of a user's records outlive Revoke.
 	spare := func(mails func(*reset.Mail) bool, activations func(*activation) bool) func(b *broken) {
 		return func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID && !activations(a) })
 					maps.DeleteFunc(b.mem.mails, func(_ reset.ID, m *reset.Mail) bool { return m.UserID == userID && !mails(m) })
@@ -464,11 +464,11 @@ func redeemMutants() []storeMutant {
 		{"leased mails outlive Revoke", spare(func(m *reset.Mail) bool { return m.Lease != reset.ID{} }, func(*activation) bool { return false }), []string{"Revoke/mails", "Issue/lost lease"}},
 		{"notifications end with Revoke", spare(func(*reset.Mail) bool { return false }, func(*activation) bool { return false }), []string{"Revoke/notifications and public requests", "Redeem/other notifications"}},
 		{"nothing to revoke is an error", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				if len(b.liveOf(start, userID)) == 0 {
 					return errors.New("no rows")
 				}
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 		}, []string{"Revoke/nothing"}},
 	}
@@ -849,11 +849,11 @@ func cancelMutants() []storeMutant {
 			}
 		}, []string{"Cancel/failing apply", "Cancel/Redeem"}},
 		{"half a Revoke", func(b *broken) {
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				b.locked(func() {
 					maps.DeleteFunc(b.mem.activations, func(_ reset.Hash, a *activation) bool { return a.UserID == userID })
 				})
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 		}, []string{"Cancel/Revoke"}},
 		{"half a Lease", func(b *broken) {
@@ -975,9 +975,9 @@ func raceMutants() []storeMutant {
 		}, []string{"Race/Enqueue"}},
 		{"apply before the last check", func(b *broken) {
 			ended := make(chan struct{}, 3*rounds) // Redeem waits for the other call
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				defer func() { ended <- struct{}{} }()
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 			b.PurgeFunc = func(ctx context.Context, now time.Time, n int) (removed, unsent int, err error) {
 				defer func() { ended <- struct{}{} }()
@@ -1005,9 +1005,9 @@ func raceMutants() []storeMutant {
 		}, []string{"Race/Redeem and Issue"}},
 		{"an activation, then its mail", func(b *broken) {
 			ended := make(chan struct{}, rounds)
-			b.RevokeFunc = func(ctx context.Context, userID string, quiet time.Time) error {
+			b.RevokeFunc = func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 				defer func() { ended <- struct{}{} }()
-				return b.mem.Revoke(ctx, userID, quiet)
+				return b.mem.Revoke(ctx, now, userID, quiet)
 			}
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				issued, err := b.mem.Issue(ctx, now, a, limits, nil)

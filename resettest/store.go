@@ -182,7 +182,7 @@ func (c *storeCheck) issuedWithMail(userID string) (reset.Activation, reset.Mail
 
 func (c *storeCheck) revoke(userID string) {
 	c.Helper()
-	if err := c.store.Revoke(c.Context(), userID, time.Time{}); err != nil {
+	if err := c.store.Revoke(c.Context(), start, userID, time.Time{}); err != nil {
 		c.Fatalf("Revoke: %v", err)
 	}
 }

@@ -296,7 +296,7 @@ func (c *storeCheck) budgetWhenClockJumps() {
 // revokeUntil revokes and sets until when no public request is mailed.
 func (c *storeCheck) revokeUntil(user string, quiet time.Time) {
 	c.Helper()
-	if err := c.store.Revoke(c.Context(), user, quiet); err != nil {
+	if err := c.store.Revoke(c.Context(), start, user, quiet); err != nil {
 		c.Fatalf("Revoke: %v", err)
 	}
 }

@@ -247,7 +247,7 @@ func (c *storeCheck) cancelRevoke() {
 	errs := make(map[*fixture]error)
 	sweep(c.Context(), func(ctx context.Context, user string) {
 		s := c.fixture(user)
-		errs[s] = c.store.Revoke(ctx, user, time.Time{})
+		errs[s] = c.store.Revoke(ctx, start, user, time.Time{})
 	})
 	mails := byAddress(c.drain())
 	for s, err := range errs {

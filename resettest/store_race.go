@@ -283,7 +283,7 @@ func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bo
 
 func (c *storeCheck) raceRedeemRevoke() {
 	c.raceRedeem(start, func(user string) bool {
-		if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
+		if err := c.store.Revoke(c.Context(), start, user, time.Time{}); err != nil {
 			c.Errorf("Revoke: %v", err)
 		}
 		return true
@@ -334,7 +334,7 @@ func (c *storeCheck) raceRevokeIssue() {
 		m := c.mailFor(b)
 		parallel(2, func(i int) {
 			if i == 0 {
-				if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
+				if err := c.store.Revoke(c.Context(), start, user, time.Time{}); err != nil {
 					c.Errorf("Revoke: %v", err)
 				}
 			} else if err := c.tryIssue(start, b, 2, m); err != nil {
@@ -399,7 +399,7 @@ func (c *storeCheck) raceEverything() {
 				}
 			case 3:
 				if worker == 0 {
-					if err := c.store.Revoke(c.Context(), user, time.Time{}); err != nil {
+					if err := c.store.Revoke(c.Context(), start, user, time.Time{}); err != nil {
 						c.Errorf("Revoke: %v", err)
 					}
 				}

@@ -213,7 +213,7 @@ func (c *usersCheck) redeem(userID, password string, set func(ctx context.Contex
 	}
 	err = c.Store.Redeem(ctx, now, a, notification, func(ctx context.Context) error { return set(ctx, hash) })
 	if err != nil {
-		_ = c.Store.Revoke(c.Context(), userID, time.Time{}) // the activation may be live again
+		_ = c.Store.Revoke(c.Context(), start, userID, time.Time{}) // the activation may be live again
 	}
 	return err
 }

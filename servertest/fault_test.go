@@ -241,7 +241,9 @@ var operations = []operation{
 			return h.users.SetPassword(ctx, "alice", "new")
 		})
 	}},
-	{"Revoke", func(ctx context.Context, h *host) error { return h.store.Revoke(ctx, "alice", start.Add(time.Hour)) }},
+	{"Revoke", func(ctx context.Context, h *host) error {
+		return h.store.Revoke(ctx, start, "alice", start.Add(time.Hour))
+	}},
 	{"Lease", func(ctx context.Context, h *host) error {
 		_, err := h.store.Lease(ctx, start, start.Add(time.Minute), 9)
 		return err

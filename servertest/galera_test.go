@@ -96,8 +96,8 @@ func spread(nodes ...reset.Store) *resettest.FaultStore {
 		RedeemFunc: func(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 			return next().Redeem(ctx, now, a, notification, apply)
 		},
-		RevokeFunc: func(ctx context.Context, userID string, quiet time.Time) error {
-			return next().Revoke(ctx, userID, quiet)
+		RevokeFunc: func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
+			return next().Revoke(ctx, start, userID, quiet)
 		},
 		LeaseFunc: func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 			return next().Lease(ctx, now, until, n)

@@ -229,7 +229,7 @@ func TestWithTx(t *testing.T) {
 		}
 		for _, result := range []error{errors.New("failure"), nil} {
 			err := db.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
-				if err := store.Revoke(storebun.WithTx(ctx, tx), "a", time.Time{}); err != nil {
+				if err := store.Revoke(storebun.WithTx(ctx, tx), start, "a", time.Time{}); err != nil {
 					t.Errorf("Revoke: %v", err)
 				}
 				return result
@@ -259,7 +259,7 @@ func TestCollations(t *testing.T) {
 			}
 		}
 		for i, name := range lookalikes {
-			if err := store.Revoke(t.Context(), name, time.Time{}); err != nil {
+			if err := store.Revoke(t.Context(), start, name, time.Time{}); err != nil {
 				t.Errorf("Revoke of %q: %v", name, err)
 			}
 			for j, other := range lookalikes[i:] {
@@ -412,7 +412,7 @@ func TestTablePrefix(t *testing.T) {
 				t.Errorf("%q: Issue: %v", prefix, err)
 			}
 			err := store.Redeem(t.Context(), start, a, notification(71, "b"), func(ctx context.Context) error {
-				return store.Revoke(ctx, "b", start.Add(time.Hour))
+				return store.Revoke(ctx, start, "b", start.Add(time.Hour))
 			})
 			if err != nil {
 				t.Errorf("%q: Redeem with a Revoke: %v", prefix, err)
@@ -550,7 +550,7 @@ func useOnce(t *testing.T, setting string, store reset.Store) {
 		check("Settle", store.Settle(ctx, []reset.Settlement{{Mail: m.ID, Lease: m.Lease, Retry: start}}))
 	}
 	check("Redeem", store.Redeem(ctx, start, a, notification(3, a.UserID), func(context.Context) error { return nil }))
-	check("Revoke", store.Revoke(ctx, a.UserID, time.Time{}))
+	check("Revoke", store.Revoke(ctx, start, a.UserID, time.Time{}))
 	if n, _, err := store.Purge(ctx, a.Expires, 100); err != nil || n < 2 {
 		t.Errorf("%s: Purge: got %d, %v, want at least the public request and the notification", setting, n, err)
 	}

@@ -66,7 +66,7 @@ func (w *work) blocks(t *testing.T, s server, db *bun.DB, n int) {
 
 func revokeInTx(ctx context.Context, db *bun.DB, store *storebun.Store, user string) error {
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		return store.Revoke(storebun.WithTx(ctx, tx), user, time.Time{})
+		return store.Revoke(storebun.WithTx(ctx, tx), start, user, time.Time{})
 	})
 }
 
@@ -256,7 +256,7 @@ func TestUsersDoNotWait(t *testing.T) {
 			defer cancel()
 			readCommitted := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 			err := db.RunInTx(ctx, readCommitted, func(_ context.Context, tx bun.Tx) error {
-				if err := store.Revoke(storebun.WithTx(ctx, tx), "a", time.Time{}); err != nil {
+				if err := store.Revoke(storebun.WithTx(ctx, tx), start, "a", time.Time{}); err != nil {
 					t.Errorf("Revoke of a: %v", err)
 				}
 				if err := store.Enqueue(ctx, publicRequest(60)); err != nil {
@@ -272,7 +272,7 @@ func TestUsersDoNotWait(t *testing.T) {
 				}
 				queue(t, store, 50, "b")
 				queue(t, store, 51, "b")
-				if err := store.Revoke(ctx, "b", time.Time{}); err != nil {
+				if err := store.Revoke(ctx, start, "b", time.Time{}); err != nil {
 					t.Errorf("users elsewhere: %v: Revoke of b: %v", elsewhere, err)
 				}
 				return nil
@@ -318,7 +318,7 @@ func TestPurgePassesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, n := range []int{0, 1, 3} {
-			if err := store.Revoke(storebun.WithTx(ctx, host), fmt.Sprint("user ", n), time.Time{}); err != nil {
+			if err := store.Revoke(storebun.WithTx(ctx, host), start, fmt.Sprint("user ", n), time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -478,7 +478,7 @@ func TestSettleBesideRevoke(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Rollback()
-		if err := store.Revoke(storebun.WithTx(t.Context(), tx), mails[0].UserID, time.Time{}); err != nil {
+		if err := store.Revoke(storebun.WithTx(t.Context(), tx), start, mails[0].UserID, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		later := start.Add(2 * time.Minute)

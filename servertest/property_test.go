@@ -262,7 +262,7 @@ func (h *history) revoke(r *rapid.T) {
 	if rapid.Bool().Draw(r, "quiet") {
 		quiet = h.lifetime(r)
 	}
-	same(r, h.h.store.Revoke(h.ctx, user, quiet), h.model.Revoke(h.ctx, user, quiet))
+	same(r, h.h.store.Revoke(h.ctx, start, user, quiet), h.model.Revoke(h.ctx, start, user, quiet))
 }
 
 func (h *history) lease(r *rapid.T) {

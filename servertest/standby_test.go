@@ -180,7 +180,7 @@ func (p *pair) failOver(t *testing.T) {
 
 // writes reports whether the store of the host can write.
 func (p *pair) writes(t *testing.T) bool {
-	return p.h.store.Revoke(t.Context(), "nobody", start) == nil
+	return p.h.store.Revoke(t.Context(), start, "nobody", start) == nil
 }
 
 // recovers waits until the store of the host works.

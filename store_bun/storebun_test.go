@@ -167,7 +167,7 @@ func TestOneTransaction(t *testing.T) {
 		},
 		"Revoke as well": func(h *host, ctx context.Context) error {
 			_, err := storebun.IDB(ctx, h.db).ExecContext(ctx, update)
-			return errors.Join(err, h.store.Revoke(ctx, "a", time.Time{}))
+			return errors.Join(err, h.store.Revoke(ctx, start, "a", time.Time{}))
 		},
 	}
 	failure := errors.New("failure")
@@ -321,7 +321,7 @@ func TestWithTx(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.store.Revoke(storebun.WithTx(t.Context(), tx), "a", time.Time{}); err != nil {
+		if err := h.store.Revoke(storebun.WithTx(t.Context(), tx), start, "a", time.Time{}); err != nil {
 			t.Errorf("Revoke: %v", err)
 		}
 		if commit {

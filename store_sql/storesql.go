@@ -146,8 +146,8 @@ func (s *Store) TransactionUsed(ctx context.Context) bool { return s.sql.Transac
 
 // Revoke implements [reset.Store]. It joins the transaction in ctx, of [WithTx]
 // or of SetPassword. No other method does.
-func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {
-	return s.sql.Revoke(ctx, userID, quiet)
+func (s *Store) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
+	return s.sql.Revoke(ctx, now, userID, quiet)
 }
 
 // Lease implements [reset.Store].

@@ -129,7 +129,7 @@ func TestOneTransaction(t *testing.T) {
 				t.Fatal("no transaction")
 			}
 			_, err := tx.ExecContext(ctx, update)
-			return errors.Join(err, h.store.Revoke(ctx, "a", time.Time{}), end)
+			return errors.Join(err, h.store.Revoke(ctx, start, "a", time.Time{}), end)
 		})
 		if !errors.Is(err, end) || end == nil && err != nil {
 			t.Errorf("Redeem: got error %v, want %v", err, end)
@@ -157,7 +157,7 @@ func TestWithTx(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.store.Revoke(storesql.WithTx(t.Context(), tx), "a", time.Time{}); err != nil {
+		if err := h.store.Revoke(storesql.WithTx(t.Context(), tx), start, "a", time.Time{}); err != nil {
 			t.Errorf("Revoke: %v", err)
 		}
 		end := tx.Rollback

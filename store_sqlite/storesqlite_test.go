@@ -234,7 +234,7 @@ func TestClose(t *testing.T) {
 		"Issue":   issueErr,
 		"Find":    findErr,
 		"Redeem":  s.Redeem(ctx, start, a, publicRequest(1), func(context.Context) error { return nil }),
-		"Revoke":  s.Revoke(ctx, "a", time.Time{}),
+		"Revoke":  s.Revoke(ctx, start, "a", time.Time{}),
 		"Lease":   leaseErr,
 		"Settle":  s.Settle(ctx, []reset.Settlement{{Mail: id(1)}}),
 		"Purge":   purgeErr,

@@ -106,7 +106,7 @@ func TestPlans(t *testing.T) {
 			return err
 		},
 		func() error { return s.use(ctx, On(p), now, activation("b"), notification) },
-		func() error { return s.Revoke(ctx, "u", expires) },
+		func() error { return s.Revoke(ctx, now, "u", expires) },
 		func() error { _, _, err := s.Purge(ctx, expires, 100); return err },
 		func() error { _, err := s.Stats(ctx, now); return err },
 		func() error { return s.Beat(ctx, now, true) },

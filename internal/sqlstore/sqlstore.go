@@ -90,7 +90,7 @@ func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.
 
 // Revoke implements reset.Store. It joins the transaction of ctx if there is
 // one.
-func (s *Store) Revoke(ctx context.Context, userID string, quiet time.Time) error {
+func (s *Store) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID, quiet) }
 	if c, ok := s.joined(ctx); ok {
 		return revoke(ctx, c)
