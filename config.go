@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gopassreset/reset/internal/ui"
 )
@@ -94,9 +95,15 @@ type Config struct {
 	// Defaults to ClientIPBehind(), which trusts no header.
 	ClientIP func(*http.Request) string
 	// MinPassword is the length of the shortest password in Unicode code
-	// points, 8 to 256. Defaults to 8; NIST SP 800-63B-4, 3.1.1.2, advises 15
-	// where the password is the only factor.
+	// points, 8 to a quarter of MaxPasswordBytes. Defaults to 8; NIST SP
+	// 800-63B-4, 3.1.1.2, advises 15 where the password is the only factor.
 	MinPassword int
+	// MaxPasswordBytes is the length of the longest password in bytes, 64 to
+	// 1,024. Set it to 72 for bcrypt, which ignores or refuses the bytes after
+	// that: longer passwords are then refused, and the pages say what fits.
+	// Defaults to 1,024, what 256 code points need; more of these are never
+	// accepted.
+	MaxPasswordBytes int
 	// CheckPassword is called after the built-in rules, for instance to look a
 	// password up among breached ones. It refuses a password with a
 	// *PasswordError; any other error fails the change. Defaults to no further
@@ -212,7 +219,7 @@ func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 	inRange(&m, "MaxRequests", &c.MaxRequests, 1, min(defaultMaxRequests, ceiling), ceiling)
 	inRange(&m, "MaxMailsPerHour", &c.MaxMailsPerHour, 1, defaultPerHour, maxMails)
 	inRange(&m, "MaxMailsPerDay", &c.MaxMailsPerDay, 1, defaultPerDay, maxMails)
-	inRange(&m, "MinPassword", &c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes)
+	checkLengths(c, &m)
 	inRange(&m, "Workers", &c.Workers, 1, defaultWorkers, maxWorkers)
 	inRange(&m, "MaxQueued", &c.MaxQueued, minQueued, defaultQueued, math.MaxInt32)
 	if c.PerClient == nil {
@@ -244,12 +251,29 @@ func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 			SupportURL:  c.SupportURL,
 			TTL:         c.TTL,
 			MinPassword: c.MinPassword,
-			MaxPassword: maxPasswordRunes,
+			MaxPassword: maxCharacters(c.MaxPasswordBytes),
+			CountsBytes: c.MaxPasswordBytes < maxPasswordBytes,
 		})
 		m.add("Templates", err)
 	}
 	return base, render, errors.Join(m...)
 }
+
+// checkLengths checks the limits of a password's length.
+func checkLengths(c *Config, m *mistakes) {
+	if n := c.MaxPasswordBytes; n != 0 && n < minPasswordLimit {
+		m.add("MaxPasswordBytes", fmt.Errorf("%d is less than %d, the characters that NIST SP 800-63B-4 asks for: set 72 for bcrypt, or hash with argon2id or scrypt", n, minPasswordLimit))
+		c.MaxPasswordBytes = 0
+	}
+	inRange(m, "MaxPasswordBytes", &c.MaxPasswordBytes, minPasswordLimit, maxPasswordBytes, maxPasswordBytes)
+	inRange(m, "MinPassword", &c.MinPassword, defaultMinPassword, defaultMinPassword, maxPasswordRunes)
+	if n := c.MinPassword; n <= maxPasswordRunes && n*utf8.UTFMax > c.MaxPasswordBytes && c.MaxPasswordBytes >= minPasswordLimit {
+		m.add("MinPassword", fmt.Errorf("%d characters may need %d bytes, and MaxPasswordBytes is %d", n, n*utf8.UTFMax, c.MaxPasswordBytes))
+	}
+}
+
+// maxCharacters returns how many characters the longest password has at most.
+func maxCharacters(maxBytes int) int { return min(maxBytes, maxPasswordRunes) }
 
 // given refuses what a host has forgotten to set, or has set to a nil pointer.
 func given(v any) error {

@@ -112,6 +112,8 @@ func TestNewRefuses(t *testing.T) {
 		{"MaxRequestsCeiling", func(c *reset.Config) { c.MaxRequestsCeiling = 10_001 }},
 		{"MinPassword", func(c *reset.Config) { c.MinPassword = 7 }},
 		{"MinPassword", func(c *reset.Config) { c.MinPassword = 257 }},
+		{"MinPassword", func(c *reset.Config) { c.MinPassword, c.MaxPasswordBytes = 19, 72 }},
+		{"MaxPasswordBytes", func(c *reset.Config) { c.MaxPasswordBytes = 1025 }},
 		{"Workers", func(c *reset.Config) { c.Workers = -1 }},
 		{"Workers", func(c *reset.Config) { c.Workers = 1001 }},
 		{"Brand.Name", func(c *reset.Config) { c.Brand.Name = "A\nB" }},
@@ -156,7 +158,7 @@ reset: Config.APIKeys[0]: is empty: if it comes from an environment variable, th
 		{"many at once", reset.Config{
 			Users: (*host)(nil), Store: new(resettest.MemStore), Mailer: &unsetMailer{}, BaseURL: "https://" + os.Getenv("RESET_NO_SUCH_VARIABLE") + "/account",
 			APIKeys: []string{"short"}, AllowedOrigins: []string{"https://spa.example.net/"}, ResetURL: "/reset", SignInURL: "/login",
-			TTL: time.Second, MaxRequestsCeiling: -1, MinPassword: 4, Workers: -2, Brand: reset.Brand{Color: "red"},
+			TTL: time.Second, MaxRequestsCeiling: -1, MinPassword: 4, MaxPasswordBytes: 56, Workers: -2, Brand: reset.Brand{Color: "red"},
 			Templates: fstest.MapFS{"templates/nosuch.html": {}},
 		}, `
 reset: Config.Users: a nil *reset_test.host
@@ -168,6 +170,7 @@ reset: Config.SignInURL: "/login" is not an absolute URL with one of the schemes
 reset: Config.APIKeys[0]: has 5 characters, of at least 32
 reset: Config.TTL: 1s is not between 5m0s and 24h0m0s
 reset: Config.MaxRequestsCeiling: -1 is not between 1 and 10000
+reset: Config.MaxPasswordBytes: 56 is less than 64, the characters that NIST SP 800-63B-4 asks for: set 72 for bcrypt, or hash with argon2id or scrypt
 reset: Config.MinPassword: 4 is not between 8 and 256
 reset: Config.Workers: -2 is not between 1 and 1000
 reset: Config.Brand.Color: is not of the form #rrggbb
@@ -212,6 +215,7 @@ func TestNewAccepts(t *testing.T) {
 		func(c *reset.Config) { c.MaxRequestsCeiling = 1 },
 		func(c *reset.Config) { c.MaxRequests = 100 },
 		func(c *reset.Config) { c.MinPassword = 256 },
+		func(c *reset.Config) { c.MinPassword, c.MaxPasswordBytes = 16, 64 },
 		func(c *reset.Config) { c.Workers = 1000 },
 	} {
 		newFixture(t, newHost(), edit)

@@ -43,7 +43,7 @@ const checkLength = 12
 // GET /reset and GET /revoke answer JSON where the header Reset-Activation holds
 // the activation, or the whole query of a mailed link: an object with the members
 // activation, email, expiresIn (seconds), minPassword and maxPassword (code
-// points). Single-page apps on Config.AllowedOrigins may call the JSON routes;
+// points) and maxPasswordBytes. Single-page apps on Config.AllowedOrigins may call the JSON routes;
 // docs/spa.md has the details.
 //
 // The JSON answers are {"message":"ok"}, or an object with the members error

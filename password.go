@@ -9,10 +9,11 @@ import (
 )
 
 const (
-	// The upper limits of a password's length bound the work of hashing it. NIST
-	// SP 800-63B-4, 3.1.1.2, asks for a maximum of at least 64 characters.
+	// The upper limits of a password's length bound the work of hashing it.
 	maxPasswordRunes = 256
-	maxPasswordBytes = 1024
+	maxPasswordBytes = maxPasswordRunes * utf8.UTFMax // so that by default characters alone count
+	// NIST SP 800-63B-4, 3.1.1.2, asks for a maximum of at least 64 characters.
+	minPasswordLimit = 64
 
 	// minGuesses is how many guesses a password must withstand. An attacker who
 	// makes one every second needs four months for them.
@@ -23,7 +24,7 @@ const (
 // stays live.
 type PasswordError struct {
 	// Reason is for programs: "too_short"; "too_long" (more than 256 code points
-	// or 1,024 bytes); "common" (easy to guess: a common password or word, a
+	// or Config.MaxPasswordBytes); "common" (easy to guess: a common password or word, a
 	// repeat, a run of keys, a date, or the name of the service or of the user,
 	// also varied or combined); "address" (the user's own); "invalid" (not UTF-8,
 	// or with a NUL); or what Config.CheckPassword or Users.HashPassword chose.
@@ -43,7 +44,7 @@ func (e *PasswordError) Error() string {
 // checkPassword applies the built-in rules. service are names of the service. A
 // password is not changed in any way: spaces count, and so does every character
 // except NUL.
-func checkPassword(u User, password string, minRunes int, service ...string) error {
+func checkPassword(u User, password string, minRunes, maxBytes int, service ...string) error {
 	if !utf8.ValidString(password) || strings.ContainsRune(password, 0) {
 		return &PasswordError{Reason: "invalid"}
 	}
@@ -53,7 +54,7 @@ func checkPassword(u User, password string, minRunes int, service ...string) err
 	switch {
 	case n < minRunes:
 		return &PasswordError{Reason: "too_short"}
-	case n > maxPasswordRunes || len(password) > maxPasswordBytes:
+	case n > maxPasswordRunes || len(password) > maxBytes:
 		return &PasswordError{Reason: "too_long"}
 	case strings.EqualFold(password, u.Email), strings.EqualFold(password, local):
 		return &PasswordError{Reason: "address"}

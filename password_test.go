@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -71,6 +72,45 @@ func TestMinPassword(t *testing.T) {
 	}
 	if err := f.ChangePassword(t.Context(), activation, "grey herons: 15"); err != nil {
 		t.Errorf("15 characters: %v", err)
+	}
+}
+
+// A longer password is refused at each door, in words that say what fits. It is
+// neither cut off nor hashed, and the link stays live.
+func TestMaxPasswordBytes(t *testing.T) {
+	b := newBrowser(t, newHost(ann), func(c *reset.Config) { c.MaxPasswordBytes = 72 })
+	activation := b.activation(ann)
+	check := b.open("/reset", activation)
+	trusted := &trusted{b.fixture, b.Service.Handler()}
+	fits := []string{
+		strings.Repeat("grey herons ", 6),
+		strings.Repeat("серые цапли ", 3) + "🦉xk", // 39 characters
+	}
+	for _, password := range fits {
+		password += "!"
+		w := b.choose(check, password)
+		b.wantProblem(w, "choose", "password", say(t, "problem.password.too_long", "n", 72))
+		b.wantProblem(w, "choose", "password", say(t, "choose.bytes"))
+		for _, w := range []*httptest.ResponseRecorder{
+			b.send(jsonRequest("/reset", `{"activation":"`+activation+`","newPassword":"`+password+`"}`)),
+			trusted.post(newPath, newPassword(activation, password)),
+		} {
+			if w.Code != 400 || w.Header().Get("Reset-Reason") != "too_long" {
+				t.Errorf("%d bytes: got %d %s %v, want 400 for too_long", len(password), w.Code, w.Body, w.Header())
+			}
+		}
+	}
+	if _, hashes, _ := b.host.calls(); hashes > 0 {
+		t.Errorf("%d refused passwords were hashed", hashes)
+	}
+	r := httptest.NewRequest("GET", baseURL+"/reset", nil)
+	r.Header.Set("Reset-Activation", activation)
+	if body := b.do(r).Body.String(); !strings.HasSuffix(body, `"minPassword":8,"maxPassword":72,"maxPasswordBytes":72}`) {
+		t.Errorf("GET /reset: got %s", body)
+	}
+	for _, password := range fits {
+		b.wantRedirect(b.choose(b.open("/reset", b.activation(ann)), password), "/done")
+		b.wantPassword(ann, password)
 	}
 }
 

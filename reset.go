@@ -41,11 +41,11 @@
 //
 // Serve over https. Mount Pages where [Config.BaseURL] says. End all sessions in
 // [Users].SetPassword. Call [Service.Revoke] when a password or an address was
-// changed by other means.
-// Exempt the mount of Pages from the host's own CSRF middleware: a stricter
-// check is built in. Behind a proxy, set [Config.ClientIP] to [ClientIPBehind].
-// Pass the responses of Pages on unchanged. Keep the query of mailed links out
-// of access logs, where it appears once.
+// changed by other means. Set [Config.MaxPasswordBytes] to what the host can
+// hash: 72 for bcrypt. Exempt the mount of Pages from the host's own CSRF
+// middleware: a stricter check is built in. Behind a proxy, set [Config.ClientIP]
+// to [ClientIPBehind]. Pass the responses of Pages on unchanged. Keep the query
+// of mailed links out of access logs, where it appears once.
 //
 // # Testing
 //
@@ -331,7 +331,7 @@ func (s *Service) redeem(ctx context.Context, a Activation, user User, newPasswo
 }
 
 func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPassword string) error {
-	if err := checkPassword(user, newPassword, s.cfg.MinPassword, s.cfg.Brand.Name, withoutTopLevel(s.base.Hostname())); err != nil {
+	if err := checkPassword(user, newPassword, s.cfg.MinPassword, s.cfg.MaxPasswordBytes, s.cfg.Brand.Name, withoutTopLevel(s.base.Hostname())); err != nil {
 		return err
 	}
 	if s.cfg.CheckPassword != nil {

@@ -67,12 +67,16 @@ func (s *Service) getJSON(r *http.Request) (answer, error) {
 		return answer{}, err
 	}
 	body, err := json.Marshal(struct {
-		Activation  string `json:"activation"`
-		Email       string `json:"email"`
-		ExpiresIn   int    `json:"expiresIn"` // seconds
-		MinPassword int    `json:"minPassword"`
-		MaxPassword int    `json:"maxPassword"`
-	}{activation, user.Email, int(a.Expires.Sub(s.clock.now(r.Context())) / time.Second), s.cfg.MinPassword, maxPasswordRunes})
+		Activation       string `json:"activation"`
+		Email            string `json:"email"`
+		ExpiresIn        int    `json:"expiresIn"` // seconds
+		MinPassword      int    `json:"minPassword"`
+		MaxPassword      int    `json:"maxPassword"`
+		MaxPasswordBytes int    `json:"maxPasswordBytes"`
+	}{
+		activation, user.Email, int(a.Expires.Sub(s.clock.now(r.Context())) / time.Second),
+		s.cfg.MinPassword, maxCharacters(s.cfg.MaxPasswordBytes), s.cfg.MaxPasswordBytes,
+	})
 	if err != nil {
 		return answer{}, fmt.Errorf("reset: JSON of a link: %w", err)
 	}

@@ -65,11 +65,11 @@ func TestAppJourney(t *testing.T) {
 		r.Header.Set("Reset-Activation", "?"+query+".")
 		w := b.do(r)
 		var got struct {
-			Activation, Email                   string
-			ExpiresIn, MinPassword, MaxPassword int
+			Activation, Email                                     string
+			ExpiresIn, MinPassword, MaxPassword, MaxPasswordBytes int
 		}
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Activation != activation || got.Email != ann.Email ||
-			got.ExpiresIn <= 3500 || got.ExpiresIn > 3600 || got.MinPassword != 8 || got.MaxPassword != 256 {
+			got.ExpiresIn <= 3500 || got.ExpiresIn > 3600 || got.MinPassword != 8 || got.MaxPassword != 256 || got.MaxPasswordBytes != 1024 {
 			t.Errorf("GET /reset: got %s, %v", w.Body, err)
 		}
 		if w := call("/reset", `{"activation":"`+activation+`","newPassword":"`+goodPassword+`"}`); w.Code != 200 {

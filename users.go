@@ -20,11 +20,11 @@ type Users interface {
 	// that the lookup failed: mail that waits for it is kept and retried.
 	FindByEmail(ctx context.Context, address string) (User, error)
 
-	// HashPassword returns the hash that SetPassword saves. It is slow on
-	// purpose and runs outside of any transaction, in at most GOMAXPROCS calls
-	// at a time. It may return a *PasswordError for a password that it cannot
-	// hash, such as one of more than bcrypt's 72 bytes; the activation stays
-	// live.
+	// HashPassword returns the hash that SetPassword saves. It takes every
+	// password of at most Config.MaxPasswordBytes, which is 72 where it uses
+	// bcrypt. It is slow on purpose and runs outside of any transaction, in at
+	// most GOMAXPROCS calls at a time. For another reason than the length it may
+	// return a *PasswordError; the activation stays live.
 	HashPassword(ctx context.Context, password string) (string, error)
 
 	// SetPassword saves the hash and ends every session of the user.

@@ -3,6 +3,7 @@ package resettest
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -98,6 +99,7 @@ func hostSentences(h Host) []sentence[*hostCheck] {
 		{"clients", "Behind a proxy, set Config.ClientIP to ClientIPBehind.", (*hostCheck).tellsClientsApart},
 		{"link", "GET requests redeem nothing", (*hostCheck).followsLink},
 		{"sessions", "End all sessions in Users.SetPassword.", (*hostCheck).endsSessions},
+		{"long passwords", "Set Config.MaxPasswordBytes to what the host can hash: 72 for bcrypt.", (*hostCheck).takesLongPasswords},
 		{"log", "Keep the query of mailed links out of access logs", (*hostCheck).keepsSecrets},
 	}
 	if h.ChangePassword != nil {
@@ -116,7 +118,8 @@ type hostCheck struct {
 
 const (
 	mailTimeout = 20 * time.Second
-	maxTries    = 500 // of one client, until it is limited
+	publicDelay = 5 * time.Second // after which a public request was worked on
+	maxTries    = 500             // of one client, until it is limited
 )
 
 // A hostTransport calls a handler as its server does for one client.
@@ -527,6 +530,31 @@ func (c *hostCheck) endsSessions() {
 	}
 }
 
+func (c *hostCheck) takesLongPasswords() {
+	email := c.signUp("long-*@example.com")
+	link := c.requested(email)
+	p := c.direct(c.request(http.MethodGet, "/reset", "", "Reset-Activation", activationOf(link)), "/reset")
+	var limits struct{ MaxPasswordBytes int }
+	if err := json.Unmarshal([]byte(p.body), &limits); err != nil {
+		c.Fatalf("%v: %v", p, err)
+	}
+	password, _ := longest(limits.MaxPasswordBytes)
+	if err := c.change(link, password); err != nil {
+		if other := c.change(link, secondPassword); other != nil { // it is not the length
+			c.Fatalf("%v", other)
+		}
+		c.Errorf("a password of %d bytes is not taken: %v; hash long passwords (argon2id, scrypt), or set Config.MaxPasswordBytes to what the host can hash: 72 for bcrypt",
+			limits.MaxPasswordBytes, err)
+		return
+	}
+	if !c.opens(email, password) {
+		c.Errorf("a password of %d bytes does not open the account once it was set; let sign-in take it as it is, or set Config.MaxPasswordBytes", limits.MaxPasswordBytes)
+	}
+}
+
+// activationOf returns the activation of a mailed link.
+func activationOf(link string) string { return link[strings.LastIndex(link, "=")+1:] }
+
 func (c *hostCheck) keepsSecrets() {
 	email := c.signUp("log-*@example.com")
 	link := c.mailed(email)
@@ -539,13 +567,13 @@ func (c *hostCheck) keepsSecrets() {
 	if err := c.change(link, password); err != nil {
 		c.Fatalf("%v", err)
 	}
+	c.awaitDelivery()
 	log := c.Logged()
 	if !strings.Contains(log, "password_changed") {
 		c.Errorf("Host.Logged does not have the event password_changed; return what Config.Logger receives, too")
 	}
-	activation := link[strings.LastIndex(link, "=")+1:]
 	for _, secret := range []struct{ name, value, advice string }{
-		{"the activation of a mailed link", activation, "log r.URL.Path, or drop the query under " + c.base.Path + "/"},
+		{"the activation of a mailed link", activationOf(link), "log r.URL.Path, or drop the query under " + c.base.Path + "/"},
 		{"a new password", password, "log no bodies of requests"},
 		{"a new password", url.QueryEscape(password), "log no bodies of requests"},
 		{"an address without an account", nobody, "log no bodies of requests"},
@@ -554,6 +582,18 @@ func (c *hostCheck) keepsSecrets() {
 		if strings.Contains(log, secret.value) {
 			c.Errorf("the log has %s: %q; %s", secret.name, strings.ReplaceAll(lineWith(log, secret.value), secret.value, "…"), secret.advice)
 		}
+	}
+}
+
+// awaitDelivery waits until the queue is empty, that is until every address was
+// looked up, or for a while where something else is in it.
+func (c *hostCheck) awaitDelivery() {
+	const step = 50 * time.Millisecond
+	for range publicDelay / step {
+		if stats, err := c.Service.Stats(c.Context()); err == nil && stats.Waiting+stats.Leased == 0 {
+			return
+		}
+		time.Sleep(step)
 	}
 }
 

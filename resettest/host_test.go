@@ -172,10 +172,10 @@ func TestHostAdvice(t *testing.T) {
 			[]string{"a middleware has read the body before Pages"}},
 		{"a link to an app", func(h *webHost) {
 			h.config.AllowedOrigins, h.config.ResetURL = []string{"https://spa.example.com"}, "https://spa.example.com/reset"
-		}, slices.Repeat([]string{"leave Config.ResetURL out in this test"}, 3)},
+		}, slices.Repeat([]string{"leave Config.ResetURL out in this test"}, 4)},
 		{"SetPassword fails", func(h *webHost) {
 			h.set = func(context.Context, string, string) error { return errors.New("no such table: users") }
-		}, slices.Repeat([]string{"no such table: users"}, 3)},
+		}, slices.Repeat([]string{"no such table: users"}, 4)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -352,6 +352,19 @@ func hostMutants() []mutant[func(*webHost)] {
 				return errors.Join(h.setPassword(ctx, userID, hash), h.endSessions(ctx, func(string) bool { return true }))
 			}
 		}, []string{"sessions"}},
+		{"bcrypt without MaxPasswordBytes", func(h *webHost) {
+			h.memHost.hash = func(ctx context.Context, password string) (string, error) {
+				if len(password) > 72 {
+					return "", errors.New("bcrypt: password length exceeds 72 bytes")
+				}
+				return hashOf(ctx, password)
+			}
+		}, []string{"long passwords"}},
+		{"a form that cuts passwords at sign-in", func(h *webHost) {
+			h.host.SignIn = func(ctx context.Context, _ *http.Client, email, password string) (func(context.Context) (bool, error), error) {
+				return h.signIn(ctx, email, password[:min(len(password), 100)])
+			}
+		}, []string{"long passwords"}},
 		{"an access log with queries", around(func(h *webHost, next http.Handler, w http.ResponseWriter, r *http.Request) {
 			h.config.Logger.Info("request", "uri", r.RequestURI)
 			next.ServeHTTP(w, r)
@@ -362,6 +375,12 @@ func hostMutants() []mutant[func(*webHost)] {
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			next.ServeHTTP(w, r)
 		}), []string{"log"}},
+		{"lookups are logged", func(h *webHost) {
+			h.find = func(ctx context.Context, address string) (reset.User, error) {
+				h.config.Logger.Info("SELECT * FROM users WHERE address = '" + address + "'")
+				return h.findUser(ctx, address)
+			}
+		}, []string{"log"}},
 		{"a log that is empty", func(h *webHost) { h.host.Logged = func() string { return "" } }, []string{"log"}},
 		{"no Revoke", func(h *webHost) {
 			h.host.ChangePassword = func(context.Context, string, string, string) error { return nil }

@@ -355,8 +355,8 @@ func usersMutants() []mutant[func(*memHost)] {
 			}
 			return hashOf(context.Background(), password)
 		}), []string{"HashPassword/long passwords"}},
-		{"long passwords are refused early", hashes(func(password string) (string, error) {
-			if len(password) > 40 {
+		{"long passwords are refused", hashes(func(password string) (string, error) {
+			if len(password) > 72 {
 				return "", &reset.PasswordError{Reason: "too_long"}
 			}
 			return hashOf(context.Background(), password)

@@ -31,6 +31,7 @@ type pageView struct {
 	BaseURL, SignInURL, SupportURL string
 	Email, Check, Field, Problem   string
 	MinPassword, MaxPassword       int
+	CountsBytes                    bool
 	ExpiresIn, RetryAfter          duration
 	Style                          htmltemplate.CSS
 	Script                         htmltemplate.JS
@@ -73,6 +74,7 @@ func (r *Renderer) pageView(l *locale, p Page) (v pageView, err error) {
 		Field:       p.Field,
 		MinPassword: o.MinPassword,
 		MaxPassword: o.MaxPassword,
+		CountsBytes: o.CountsBytes,
 		ExpiresIn:   roundDown(o.TTL),
 		RetryAfter:  roundUp(p.RetryAfter),
 

@@ -157,6 +157,32 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// Where bytes are counted, the form says so before and after a password is too
+// long, in every language. Nothing cuts passwords off: with maxlength a browser
+// would, without a word.
+func TestFormCountsBytes(t *testing.T) {
+	o := options()
+	plain := newRenderer(t, o)
+	o.MaxPassword, o.CountsBytes = 72, true
+	bytes := newRenderer(t, o)
+	for lang := range pluralForms {
+		says := readLocale(t, lang)["choose.bytes"][""]
+		for _, problem := range []string{"", "too_long"} {
+			p := ui.Page{Name: "choose", Problem: problem}
+			if problem != "" {
+				p.Field = "password"
+			}
+			page := renderPage(t, bytes, lang, p)
+			if text := parseDoc(t, page).text; !strings.Contains(text, says) || !strings.Contains(text, "72") || strings.Contains(page, "maxlength") {
+				t.Errorf("%s %s: want %q, 72 and no maxlength in\n%s", lang, problem, says, text)
+			}
+			if strings.Contains(parseDoc(t, renderPage(t, plain, lang, p)).text, says) {
+				t.Errorf("%s %s: it says %q where characters are counted", lang, problem, says)
+			}
+		}
+	}
+}
+
 func TestPageProblems(t *testing.T) {
 	r := newRenderer(t, options())
 	for _, tt := range []struct{ field, problem, message, want string }{

@@ -21,7 +21,8 @@ type Options struct {
 
 	TTL         time.Duration // how long a link is valid
 	MinPassword int           // code points
-	MaxPassword int           // code points
+	MaxPassword int           // code points, or bytes where CountsBytes
+	CountsBytes bool          // characters outside ASCII count as several
 }
 
 // A Renderer renders pages and mails in any of its languages. It is safe for
