@@ -56,6 +56,10 @@ var _ = reset.Config{
 	RevokeURL:      "https://app.example.com/not-me",
 }
 
+var _ = reset.Config{
+	MaxPasswordBytes: 72, // what bcrypt takes
+}
+
 func storePool(ctx context.Context, dsn string, dialect schema.Dialect) (*storebun.Store, error) {
 	storeDB, err := sql.Open("pgx", dsn) // beside the pool of your pages
 	if err != nil {

@@ -3,6 +3,7 @@ module github.com/gopassreset/reset/example
 go 1.25.0
 
 require (
+	github.com/alexedwards/argon2id v1.0.0
 	github.com/emersion/go-smtp v0.25.0
 	github.com/go-sql-driver/mysql v1.9.3
 	github.com/gopassreset/reset v0.0.0
