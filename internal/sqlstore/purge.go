@@ -45,14 +45,23 @@ func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock s
 	return rows, err
 }
 
+// remove leaves the realm out where the key does not need it: SQLite would look
+// for it in the index of due mails, and read all that a realm has there.
 func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
-	keys := make(map[string][]any) // by realm
-	for _, r := range rows {
-		keys[string(r.realm)] = append(keys[string(r.realm)], r.key)
+	query := s.dialect.deleteByKey(t.name) + ` WHERE `
+	if t.name != locksTable {
+		var keys []any
+		for _, r := range rows {
+			keys = append(keys, r.key)
+		}
+		return s.execByKeys(ctx, c, query+t.key+` IN `, keys)
 	}
-	for _, realm := range slices.Sorted(maps.Keys(keys)) {
-		err := s.execByKeys(ctx, c, s.dialect.deleteByKey(t.name)+` WHERE realm = ? AND `+t.key+` IN `, keys[realm], []byte(realm))
-		if err != nil {
+	users := make(map[string][]any) // by realm
+	for _, r := range rows {
+		users[string(r.realm)] = append(users[string(r.realm)], r.key)
+	}
+	for _, realm := range slices.Sorted(maps.Keys(users)) {
+		if err := s.execByKeys(ctx, c, query+`realm = ? AND user_id IN `, users[realm], []byte(realm)); err != nil {
 			return err
 		}
 	}
