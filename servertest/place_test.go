@@ -152,7 +152,7 @@ func (p place) open(ctx context.Context) (*host, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.store, h.pools = store.Store, store
+		h.store, h.pools = store.wholeStore, store
 		h.close = func() { store.close(); h.db.Close() }
 	}
 	h.users = accounts{h.db}
