@@ -67,6 +67,7 @@ type Dialect struct {
 	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 	beat        string                                            // inserts a row of reset_realms, or writes the later times
 	setBaseURL  string                                            // inserts a row of reset_realms, or writes its base_url
+	valuesTwice bool                                              // these two take the arguments that follow the realm twice
 	selectNow   string                                            // selects the time in milliseconds; "" if the database has no clock of its own
 	selectBytes string                                            // selects its only argument, which is bytes
 	probe       func(ctx context.Context, s *Store, c Conn) error // fails where a setting would break a promise

@@ -60,8 +60,9 @@ var MySQL = &Dialect{
 	purge:       purgeInnoDB,
 	finish:      finishServer,
 	create:      createMySQL,
-	setBaseURL:  insertRealm + ` ON DUPLICATE KEY UPDATE base_url = VALUES(base_url)`,
-	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, VALUES(ran)), mailer_failed = greatest(mailer_failed, VALUES(mailer_failed))`,
+	setBaseURL:  insertRealm + ` ON DUPLICATE KEY UPDATE base_url = ?`,
+	beat:        insertRun + ` ON DUPLICATE KEY UPDATE ran = greatest(ran, ?), mailer_failed = greatest(mailer_failed, ?)`,
+	valuesTwice: true, // MySQL warns of VALUES(), and MariaDB has nothing else
 	selectNow:   `SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000`,
 	selectBytes: `SELECT ?`,
 	probe:       probeMySQL,

@@ -38,12 +38,21 @@ func (s *Store) SetBaseURL(ctx context.Context, baseURL string) (last string, er
 		if err != nil || last == baseURL {
 			return err
 		}
-		return exec(ctx, c, s.dialect.setBaseURL, s.realm, text(baseURL))
+		return exec(ctx, c, s.dialect.setBaseURL, s.realmArgs(text(baseURL))...)
 	})
 	if err != nil {
 		return "", err
 	}
 	return last, nil
+}
+
+// realmArgs returns the arguments of beat and setBaseURL.
+func (s *Store) realmArgs(values ...any) []any {
+	args := append([]any{s.realm}, values...)
+	if s.dialect.valuesTwice {
+		args = append(args, values...)
+	}
+	return args
 }
 
 const insertRealm = `INSERT INTO reset_realms (realm, ran, mailer_failed, base_url) VALUES (?, 0, 0, ?)`

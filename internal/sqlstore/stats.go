@@ -72,7 +72,7 @@ func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error
 		failed = now.UnixMilli()
 	}
 	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error {
-		return exec(ctx, c, s.dialect.beat, s.realm, now.UnixMilli(), failed)
+		return exec(ctx, c, s.dialect.beat, s.realmArgs(now.UnixMilli(), failed)...)
 	})
 }
 
