@@ -33,7 +33,7 @@ func onEachAPI(t *testing.T, f func(t *testing.T, s server)) {
 	onEach(t, f)
 	for _, s := range servers {
 		for _, api := range []api{apiSQL, apiPgx} {
-			if api == apiPgx && s.name != postgresServer.name {
+			if api == apiPgx && s.kind != kindPostgres {
 				continue
 			}
 			s.api = api
@@ -52,7 +52,7 @@ func onAllAPIs(t *testing.T, f func(t *testing.T, s server)) {
 		f(t, s)
 	}
 	t.Run(sqliteFile.name, func(t *testing.T) { parallel(t, sqliteFile) })
-	t.Run(sqliteFile.name+", database/sql", func(t *testing.T) { parallel(t, server{name: sqliteFile.name, api: apiSQL}) })
+	t.Run(sqliteFile.name+", database/sql", func(t *testing.T) { parallel(t, server{kind: kindSQLite, api: apiSQL}) })
 	onEachAPI(t, parallel)
 }
 
@@ -195,7 +195,7 @@ func TestTogether(t *testing.T) {
 		createUsers(t, db)
 		var stores []*connected
 		for _, api := range []api{apiBun, apiSQL, apiPgx} {
-			if api != apiPgx || s.name == postgresServer.name {
+			if api != apiPgx || s.kind == kindPostgres {
 				s.api = api
 				stores = append(stores, s.storeOn(t, db, false))
 			}

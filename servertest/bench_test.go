@@ -52,7 +52,7 @@ func manyUsers(b *testing.B, h *host) (users []string) {
 func BenchmarkFloor(b *testing.B) {
 	benchEach(b, func(b *testing.B, h *host, _ *reset.Service) {
 		lookUp, insert := "SELECT id, email FROM users WHERE email = ?", "INSERT INTO floor (id, text) VALUES (?, ?)"
-		if h.Kind == postgresServer.name {
+		if h.Kind == kindPostgres {
 			lookUp, insert = "SELECT id, email FROM users WHERE email = $1", "INSERT INTO floor (id, text) VALUES ($1, $2)"
 		}
 		mustExec(b, h.db, "CREATE TABLE floor (id VARCHAR(255) NOT NULL PRIMARY KEY, text VARCHAR(255) NOT NULL)")

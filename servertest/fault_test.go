@@ -180,7 +180,7 @@ func (p *proxy) behind(t *testing.T, there place) place {
 		if dsn == "" {
 			return ""
 		}
-		if there.Kind == mysqlServer.name {
+		if there.Kind == kindMySQL {
 			config, err := mysql.ParseDSN(dsn)
 			if err != nil {
 				t.Fatal(err)
@@ -201,7 +201,7 @@ func (p *proxy) behind(t *testing.T, there place) place {
 
 func addressOf(t *testing.T, p place) string {
 	t.Helper()
-	if p.Kind == mysqlServer.name {
+	if p.Kind == kindMySQL {
 		config, err := mysql.ParseDSN(p.DSN)
 		if err != nil {
 			t.Fatal(err)

@@ -63,7 +63,7 @@ func onNodes(t *testing.T) (places []place) {
 			}
 		}
 		config.DBName = name
-		places = append(places, place{Kind: mysqlServer.name, DSN: config.FormatDSN()})
+		places = append(places, place{Kind: kindMySQL, DSN: config.FormatDSN()})
 	}
 	return places
 }

@@ -179,13 +179,13 @@ func TestOneTransaction(t *testing.T) {
 // A host that swallows the error that ended its transaction does not get success
 // for half of it.
 func TestStands(t *testing.T) {
-	undo := map[string]func(ctx context.Context, tx bun.Tx){
-		postgresServer.name: func(ctx context.Context, tx bun.Tx) {
+	undo := map[kind]func(ctx context.Context, tx bun.Tx){
+		kindPostgres: func(ctx context.Context, tx bun.Tx) {
 			if _, err := tx.ExecContext(ctx, "SELECT 1/0"); err == nil {
 				t.Error("1/0 is no error")
 			}
 		},
-		mysqlServer.name: func(ctx context.Context, tx bun.Tx) { // as it does itself, for the victim of a deadlock
+		kindMySQL: func(ctx context.Context, tx bun.Tx) { // as it does itself, for the victim of a deadlock
 			if _, err := tx.ExecContext(ctx, "ROLLBACK"); err != nil {
 				t.Errorf("ROLLBACK: %v", err)
 			}
@@ -203,7 +203,7 @@ func TestStands(t *testing.T) {
 			if !ok {
 				return errors.New("no transaction")
 			}
-			undo[s.name](ctx, tx)
+			undo[s.kind](ctx, tx)
 			return nil
 		})
 		if err == nil || errors.Is(err, reset.ErrInvalidActivation) {
@@ -273,16 +273,16 @@ func TestCollations(t *testing.T) {
 
 // A Dialect that is not the database's is named instead of what it breaks.
 func TestWrongDialect(t *testing.T) {
-	dialects := map[string]storesql.Dialect{"SQLite": storesql.SQLite, postgresServer.name: storesql.PostgreSQL, mysqlServer.name: storesql.MySQL}
+	dialects := map[kind]storesql.Dialect{kindSQLite: storesql.SQLite, kindPostgres: storesql.PostgreSQL, kindMySQL: storesql.MySQL}
 	onEach(t, func(t *testing.T, s server) {
 		for _, db := range []*bun.DB{s.empty(t, 1), s.open(t, 2)} {
 			for name, d := range dialects {
-				if name == s.name {
+				if name == s.kind {
 					continue
 				}
 				_, err := storesql.New(t.Context(), db.DB, d)
 				for call, err := range map[string]error{"New": err, "CreateSchema": storesql.CreateSchema(t.Context(), db.DB, d)} {
-					if want := "the database is " + s.name; err == nil || !strings.Contains(err.Error(), want) {
+					if want := "the database is " + string(s.kind); err == nil || !strings.Contains(err.Error(), want) {
 						t.Errorf("%s with the dialect of %s: got error %v, want %q in it", call, name, err, want)
 					}
 				}
@@ -385,7 +385,7 @@ func TestTablePrefix(t *testing.T) {
 		db := s.empty(t, 10)
 		elsewhere := freshName()
 		create, drop := "CREATE SCHEMA "+elsewhere, "DROP SCHEMA "+elsewhere
-		if s.name == postgresServer.name {
+		if s.kind == kindPostgres {
 			drop += " CASCADE"
 		}
 		mustExec(t, db, create)
@@ -428,7 +428,7 @@ func TestTablePrefix(t *testing.T) {
 			}
 		}
 		if got := count(t, db, "SELECT COUNT(*) FROM information_schema.tables WHERE table_name IN ('my_mails', 'reset_mails') AND table_schema IN ('"+elsewhere+"', "+
-			map[string]string{postgresServer.name: "CURRENT_SCHEMA()", mysqlServer.name: "DATABASE()"}[s.name]+")"); got != 4 {
+			map[kind]string{kindPostgres: "CURRENT_SCHEMA()", kindMySQL: "DATABASE()"}[s.kind]+")"); got != 4 {
 			t.Errorf("there are %d tables of mails, want 4", got)
 		}
 	})
@@ -455,20 +455,20 @@ func TestNewRefuses(t *testing.T) {
 		tests := []struct{ name, spoil, want string }{
 			{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
 			{"a column missing", "ALTER TABLE reset_mails DROP COLUMN locale", "reset_mails"},
-			{"a column of another type", map[string]string{
-				postgresServer.name: "ALTER TABLE reset_sent ALTER COLUMN user_id TYPE VARCHAR(300) USING 'x'",
-				mysqlServer.name:    "ALTER TABLE reset_sent MODIFY user_id VARCHAR(100) NOT NULL",
-			}[s.name], "reset_sent"},
+			{"a column of another type", map[kind]string{
+				kindPostgres: "ALTER TABLE reset_sent ALTER COLUMN user_id TYPE VARCHAR(300) USING 'x'",
+				kindMySQL:    "ALTER TABLE reset_sent MODIFY user_id VARCHAR(100) NOT NULL",
+			}[s.kind], "reset_sent"},
 			{"newer", "UPDATE reset_schema SET version = 3", "newer release"},
 			{"a table missing", "DROP TABLE reset_locks", "can't be written to"},
 		}
-		switch s.name {
-		case postgresServer.name:
+		switch s.kind {
+		case kindPostgres:
 			tests = append(tests, []struct{ name, spoil, want string }{
 				{"literals", "SET standard_conforming_strings = off", "standard_conforming_strings"},
 				{"read-only", "SET default_transaction_read_only = on", "read-only"},
 			}...)
-		case mysqlServer.name:
+		case kindMySQL:
 			tests = append(tests, []struct{ name, spoil, want string }{
 				{"autocommit", "SET autocommit = 0", "autocommit"},
 				{"completion type", "SET completion_type = CHAIN", "completion_type"},

@@ -23,7 +23,7 @@ import (
 // lockWaits returns how many connections to a test's database wait for a lock.
 func lockWaits(t *testing.T, s server, db *bun.DB) int {
 	t.Helper()
-	if s.name == postgresServer.name {
+	if s.kind == kindPostgres {
 		return count(t, db, "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = current_setting('application_name')")
 	}
 	return transactions(t, db, "LOCK WAIT ")
@@ -140,7 +140,7 @@ func TestRevokeMeetsSettleOfOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		hint, share := "", " FOR SHARE"
-		if s.name == mysqlServer.name { // the entry and no more
+		if s.kind == kindMySQL { // the entry and no more
 			hint, share = " FORCE INDEX (reset_mails_due)", " LOCK IN SHARE MODE"
 		}
 		mustExec(t, other, "SELECT due FROM reset_mails"+hint+" WHERE due = 1"+share)
@@ -380,7 +380,7 @@ func TestPurgeMeetsClaim(t *testing.T) {
 			close(hook.release)
 			purge.wait(t, "Purge")
 		})
-		if s.name == postgresServer.name { // where it has locked what it lists
+		if s.kind == kindPostgres { // where it has locked what it lists
 			release()
 		}
 		err := store.Redeem(t.Context(), start, a, notification(2, "a"), func(context.Context) error {

@@ -3,15 +3,16 @@
 //
 //	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test
 //	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test'
+//	RESET_TEST_MYSQL9='root@tcp(127.0.0.1:3410)/test'
 //	RESET_TEST_GALERA='root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test'
 //	RESET_TEST_GALERA_CONTROL=…
 //	RESET_TEST_PGBOUNCER=postgres://postgres@127.0.0.1:6543/test
 //	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin
 //
-// .ci/galera.sh and .ci/pgbouncer.sh start a cluster and a PgBouncer and print
-// the three before the last. The last has the programs of which tests of
-// failover start servers. Every test makes a schema or database of its own and drops it
-// at the end; the accounts must be allowed to do that.
+// .ci/mysql.sh, .ci/galera.sh and .ci/pgbouncer.sh start servers and print where
+// they are. The last variable has the programs of which tests of failover start
+// servers. Every test makes a schema or database of its own and drops it at the
+// end; the accounts must be allowed to do that.
 package servertest
 
 import (
@@ -38,7 +39,7 @@ const howTo = `needs servers. To run it on all:
 	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test \
 	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
 	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin \
-	env $(.ci/galera.sh) $(.ci/pgbouncer.sh) go test ./servertest`
+	env $(.ci/mysql.sh) $(.ci/galera.sh) $(.ci/pgbouncer.sh) go test ./servertest`
 
 // TestMain names the servers on which nothing is tested: go test shows the skips
 // of a package that passes only with -v.
@@ -60,19 +61,31 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A server is one kind of database; the environment variable env has its address.
+// A server is a database; the environment variable env has its address.
 type server struct {
 	name string
+	kind kind
 	env  string
 	// fresh opens a new, empty database with at most conns connections.
 	fresh func(t *testing.T, address string, conns int) *bun.DB
 	api   api
 }
 
+// A kind is what servers have in common that take the same SQL.
+type kind string
+
+const (
+	kindSQLite    kind = "SQLite"
+	kindPostgres  kind = "PostgreSQL"
+	kindMySQL     kind = "MySQL" // or MariaDB
+	kindPgBouncer kind = "PgBouncer"
+)
+
 var (
-	postgresServer = server{"PostgreSQL", "RESET_TEST_POSTGRES", freshPostgres, apiBun}
-	mysqlServer    = server{"MySQL", "RESET_TEST_MYSQL", freshMySQL, apiBun}
-	servers        = []server{postgresServer, mysqlServer}
+	postgresServer = server{"PostgreSQL", kindPostgres, "RESET_TEST_POSTGRES", freshPostgres, apiBun}
+	mysqlServer    = server{"MySQL", kindMySQL, "RESET_TEST_MYSQL", freshMySQL, apiBun}
+	mysql9Server   = server{"MySQL 9", kindMySQL, "RESET_TEST_MYSQL9", freshMySQL, apiBun}
+	servers        = []server{postgresServer, mysqlServer, mysql9Server}
 )
 
 // onEach runs f on each server.

@@ -21,14 +21,11 @@ import (
 //
 //	RESET_TEST_PGBOUNCER=postgres://postgres@127.0.0.1:6543/test
 
-const (
-	pgBouncerName = "PgBouncer"
-	pgBouncerEnv  = "RESET_TEST_PGBOUNCER"
-)
+const pgBouncerEnv = "RESET_TEST_PGBOUNCER"
 
 // pgBouncer is the PostgreSQL behind it, to a pgx in one of its modes.
 func pgBouncer(mode pgx.QueryExecMode) server {
-	return server{pgBouncerName, pgBouncerEnv, func(t *testing.T, address string, conns int) *bun.DB {
+	return server{string(kindPgBouncer), kindPgBouncer, pgBouncerEnv, func(t *testing.T, address string, conns int) *bun.DB {
 		t.Helper()
 		config, err := pgx.ParseConfig(address)
 		if err != nil {

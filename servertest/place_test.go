@@ -29,7 +29,7 @@ import (
 )
 
 // sqliteFile is the third database. It needs no server.
-var sqliteFile = server{name: "SQLite"}
+var sqliteFile = server{name: "SQLite", kind: kindSQLite}
 
 // onAll runs f on each server and on SQLite, side by side.
 func onAll(t *testing.T, f func(t *testing.T, s server)) {
@@ -46,7 +46,7 @@ func onAll(t *testing.T, f func(t *testing.T, s server)) {
 // A place is where a host keeps its tables and the store's: a database that any
 // number of processes can open.
 type place struct {
-	Kind      string // the name of a server
+	Kind      kind
 	API       api
 	DSN       string
 	Elsewhere string // the DSN of the users' database, if it is another one
@@ -55,7 +55,7 @@ type place struct {
 // newPlace makes a place that is gone when the test is over.
 func newPlace(t testing.TB, s server, elsewhere bool) place {
 	t.Helper()
-	p := place{Kind: s.name, API: s.api, DSN: newDSN(t, s)}
+	p := place{Kind: s.kind, API: s.api, DSN: newDSN(t, s)}
 	if elsewhere {
 		p.Elsewhere = newDSN(t, s)
 	}
@@ -81,14 +81,14 @@ func (p place) createUsers(t testing.TB) {
 
 func newDSN(t testing.TB, s server) string {
 	t.Helper()
-	if s.name == sqliteFile.name {
+	if s.kind == kindSQLite {
 		return filepath.Join(t.TempDir(), "app.db")
 	}
 	address, name := s.address(t), freshName()
 	create, drop := "CREATE SCHEMA "+name, "DROP SCHEMA "+name
 	driver := "pgx"
 	dsn := ""
-	if s.name == mysqlServer.name {
+	if s.kind == kindMySQL {
 		config, err := mysql.ParseDSN(address)
 		if err != nil {
 			t.Fatal(err)
@@ -137,7 +137,7 @@ const hostConns = 12
 func (p place) open(ctx context.Context) (*host, error) {
 	h := &host{place: p}
 	var err error
-	if p.Kind == sqliteFile.name && p.API == apiBun {
+	if p.Kind == kindSQLite && p.API == apiBun {
 		store, err := storesqlite.OpenWith(p.DSN, storesqlite.Options{UsersElsewhere: p.Elsewhere != ""})
 		if err != nil {
 			return nil, err
@@ -166,16 +166,16 @@ func (p place) open(ctx context.Context) (*host, error) {
 	return h, nil
 }
 
-func openDB(kind, dsn string) (*bun.DB, error) {
+func openDB(k kind, dsn string) (*bun.DB, error) {
 	var db *bun.DB
-	switch kind {
-	case sqliteFile.name:
+	switch k {
+	case kindSQLite:
 		sqldb, err := sql.Open("sqlite", "file:"+dsn+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_txlock=immediate")
 		if err != nil {
 			return nil, err
 		}
 		db = bun.NewDB(sqldb, sqlitedialect.New())
-	case postgresServer.name:
+	case kindPostgres:
 		config, err := pgx.ParseConfig(dsn)
 		if err != nil {
 			return nil, err
@@ -213,7 +213,7 @@ func openHost(t testing.TB, p place) *host {
 // comes true. others have the same place open.
 func (h *host) settled(t *testing.T, others ...*host) {
 	t.Helper()
-	if h.Kind == sqliteFile.name {
+	if h.Kind == kindSQLite {
 		return
 	}
 	all := append(others, h)
@@ -235,9 +235,9 @@ func (h *host) settled(t *testing.T, others ...*host) {
 
 // awaitQuiet waits until a database has no transaction and no more connections
 // than are open.
-func awaitQuiet(t *testing.T, kind string, db *bun.DB, open func() int) {
+func awaitQuiet(t *testing.T, k kind, db *bun.DB, open func() int) {
 	t.Helper()
-	if kind == pgBouncerName { // keeps connections of its own and may pass a statement on a little later
+	if k == kindPgBouncer { // keeps connections of its own and may pass a statement on a little later
 		quiet := 0
 		poll(t, func() bool {
 			quiet++
@@ -250,8 +250,8 @@ func awaitQuiet(t *testing.T, kind string, db *bun.DB, open func() int) {
 	}
 	connections := "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name')"
 	busy := func() int { return count(t, db, connections+" AND state <> 'idle' AND pid <> pg_backend_pid()") }
-	if kind == mysqlServer.name {
-		connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()"
+	if k == kindMySQL {
+		connections = "SELECT COUNT(*) FROM " + threadsOf(t, db)
 		busy = func() int { return transactions(t, db, ", ACTIVE ") }
 	}
 	poll(t, func() bool {
@@ -268,7 +268,7 @@ func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 	if err := db.QueryRowContext(t.Context(), "SHOW ENGINE INNODB STATUS").Scan(&kind, &name, &status); err != nil {
 		t.Fatal(err)
 	}
-	err := db.QueryRowContext(t.Context(), "SELECT CONCAT(',', GROUP_CONCAT(id), ',') FROM information_schema.processlist WHERE db = DATABASE()").Scan(&ids)
+	err := db.QueryRowContext(t.Context(), "SELECT CONCAT(',', GROUP_CONCAT(id), ',') FROM "+threadsOf(t, db)).Scan(&ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,6 +280,21 @@ func transactions(t *testing.T, db *bun.DB, something string) (n int) {
 		}
 	}
 	return n
+}
+
+// threadsOf returns a table of the ids of the connections to a database.
+func threadsOf(t *testing.T, db *bun.DB) string {
+	t.Helper()
+	if isMariaDB(t, db) {
+		return "(SELECT id FROM information_schema.processlist WHERE db = DATABASE()) threads"
+	}
+	// MySQL's processlist fails on a statement whose arguments are bytes.
+	return "(SELECT processlist_id AS id FROM performance_schema.threads WHERE processlist_db = DATABASE()) threads"
+}
+
+func isMariaDB(t *testing.T, db *bun.DB) bool {
+	t.Helper()
+	return count(t, db, "SELECT VERSION() LIKE '%MariaDB%'") == 1
 }
 
 var threadID = regexp.MustCompile(`(?:MySQL|MariaDB) thread id (\d+)`)

@@ -394,7 +394,7 @@ func activationAt(i int) reset.Activation {
 
 // literal returns a string of bytes in SQL.
 func literal(s server, text string) string {
-	if s.name == postgresServer.name {
+	if s.kind == kindPostgres {
 		return fmt.Sprintf(`'\x%x'`, text)
 	}
 	return fmt.Sprintf("x'%x'", text)

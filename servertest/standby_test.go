@@ -154,7 +154,7 @@ func newPair(t *testing.T) *pair {
 	}
 	p.standby.run("pg_basebackup", "-h", "127.0.0.1", "-p", port, "-U", "postgres", "-R", "-c", "fast", "--no-sync")
 	p.standby.start()
-	there := place{Kind: postgresServer.name, DSN: fmt.Sprintf(
+	there := place{Kind: kindPostgres, DSN: fmt.Sprintf(
 		"postgres://postgres@127.0.0.1:%s,127.0.0.1:%s/postgres?target_session_attrs=read-write&application_name=reset_test", p.primary.port, p.standby.port)}
 	there.createUsers(t)
 	p.h = openHost(t, there)
