@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/go-sql-driver/mysql v1.9.3
 	github.com/gopassreset/reset v0.0.0
+	github.com/gopassreset/reset/store_pgx v0.0.0
 	github.com/jackc/pgx/v5 v5.9.2
 	github.com/uptrace/bun v1.3.0
 	github.com/uptrace/bun/dialect/mysqldialect v1.3.0
@@ -42,3 +43,5 @@ require (
 )
 
 replace github.com/gopassreset/reset => ../
+
+replace github.com/gopassreset/reset/store_pgx => ../store_pgx

@@ -30,6 +30,8 @@ func email(n int64) string { return fmt.Sprintf("user%d@example.com", n%users) }
 
 func emailBody(n int64) string { return `{"email":"` + email(n) + `"}` }
 
+func nobodyBody(n int64) string { return fmt.Sprintf(`{"email":"nobody%d@example.com"}`, n) }
+
 // A load is what closed-loop clients saw.
 type load struct {
 	ok      int
@@ -40,10 +42,14 @@ type load struct {
 
 func (l load) rate() float64 { return float64(l.ok) / l.elapsed.Seconds() }
 
-// percentile needs p between 0 and 1.
-func (l load) percentile(p float64) time.Duration {
+// percentile returns the time in milliseconds that a share p of the answers did
+// not exceed.
+func (l load) percentile(p float64) float64 {
+	if len(l.times) == 0 {
+		return 0
+	}
 	sorted := slices.Sorted(slices.Values(l.times))
-	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+	return float64(sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]) / float64(time.Millisecond)
 }
 
 // drive lets a number of connections make one request after the other, until

@@ -1,20 +1,30 @@
-// Command bench measures package reset beside the least work that would do:
-// a bare handler on the same database. It prints one table.
+// Command bench measures package reset beside the least work that would do: a
+// bare handler on the same database. It prints one table, in Markdown, each row
+// as soon as it is measured.
 //
-//	go run ./bench                    # everything, some 20 minutes
+//	go run ./bench                    # everything, some 40 minutes
 //	go run ./bench -run public,mails  # some rows
+//	go run ./bench -large             # rows with 10⁷ records, too
 //
-// Every server runs in a process of its own with GOMAXPROCS=1, where Linux
-// allows it on a processor of its own; the clients and the mail sink are in this
-// process. A row's two sides run in turn, A B A B …, and the row shows the
-// median, lowest and highest ratio of the pairs, since machines drift.
+// Every server runs in a process of its own with GOMAXPROCS=1. On Linux it has
+// a processor of its own, and the clients and the mail sink, which are in this
+// process, have the others. Database servers run where their system lets them. A
+// row's two sides run in turn, A B A B …, and the row shows the median, the
+// lowest and the highest result of the pairs, since machines drift.
+//
+// Of other packages PocketBase is measured, in the module bench/pocketbase.
+// authboss, the other one that sends such mail, is not: the module proxy did not
+// serve it.
 //
 // PostgreSQL and MariaDB are measured where the environment variables
 // RESET_TEST_POSTGRES and RESET_TEST_MYSQL name them, as for the tests.
+//
+// Bench exits with status 1 if a row could not be measured or is not as wanted.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -22,24 +32,25 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"text/tabwriter"
+	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 func main() {
 	log.SetFlags(0)
 	var (
-		serve = flag.String("serve", "", "internal: be the server of this kind")
+		serve = flag.String("serve", "", "internal: be this server")
 		run   = flag.String("run", "", "comma-separated parts of the names of rows; all if empty")
 		pairs = flag.Int("pairs", 5, "pairs of measurements a row")
 		each  = flag.Duration("time", 3*time.Second, "length of one measurement of a rate")
+		large = flag.Bool("large", false, "also measure with 10⁷ records, which takes half an hour more")
 	)
-	options := serverFlags()
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if *serve != "" {
-		if err := serveKind(ctx, *serve, options); err != nil {
+		if err := serveUntilClosed(ctx, *serve); err != nil {
 			log.Fatal(err)
 		}
 		return
@@ -48,10 +59,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	divideProcessors()
 	b := &bench{pairs: *pairs, each: *each, dir: dir}
-	err = b.all(ctx, strings.FieldsFunc(*run, func(r rune) bool { return r == ',' }))
+	err = b.all(ctx, rows(*large), strings.FieldsFunc(*run, func(r rune) bool { return r == ',' }))
 	os.RemoveAll(dir)
-	os.Remove(pocketBase)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -61,66 +72,145 @@ func main() {
 type bench struct {
 	pairs int
 	each  time.Duration
-	dir   string
+	dir   string // for what the bench leaves behind
 	files int
 }
 
-// A result is one row.
-type result struct {
-	name   string
-	ours   []float64
-	floor  []float64 // empty: the row has no other side
-	unit   string
-	inTime bool // the sides are times, so that less is better
+// A row is one or more lines of the table that are measured together.
+type row struct {
+	lines   []line
+	once    bool // too long to be repeated
+	measure func(ctx context.Context, b *bench) ([]sample, error)
 }
 
-func (b *bench) all(ctx context.Context, only []string) error {
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	defer out.Flush()
-	fmt.Fprintln(out, "what\treset\tbeside it\tratio (lowest–highest)\t")
-	for _, row := range rows() {
-		if len(only) > 0 && !slices.ContainsFunc(only, func(part string) bool { return strings.Contains(row.name, part) }) {
+type line struct {
+	what, unit string
+	want       want
+	more       bool // the result is the difference of the sides, not their ratio
+}
+
+// A sample is one measurement of the two sides of a line. A line without another
+// side has 0 there.
+type sample struct{ ours, beside float64 }
+
+// A want is what a result should be. The zero value is anything.
+type want struct {
+	sign  string
+	bound float64
+}
+
+func atLeast(bound float64) want { return want{"≥", bound} }
+func atMost(bound float64) want  { return want{"≤", bound} }
+
+func (w want) metBy(result float64) bool {
+	switch w.sign {
+	case "≥":
+		return result >= w.bound
+	case "≤":
+		return result <= w.bound
+	}
+	return true
+}
+
+// all prints the table of the rows that have one of the words in their name, or
+// of all rows without a word.
+func (b *bench) all(ctx context.Context, rows []row, words []string) error {
+	var chosen []row
+	width := 0
+	for _, r := range rows {
+		named := func(word string) bool {
+			return slices.ContainsFunc(r.lines, func(l line) bool { return strings.Contains(l.what, word) })
+		}
+		if len(words) > 0 && !slices.ContainsFunc(words, named) {
 			continue
 		}
-		log.Printf("%s …", row.name)
-		r := result{name: row.name, unit: row.unit, inTime: row.inTime}
-		for pair := range b.pairs {
-			if row.once && pair > 0 {
-				break
-			}
-			ours, floor, err := row.measure(ctx, b)
-			if err == errNotHere {
-				log.Printf("%s: not measured: %v", row.name, err)
-				break
-			}
+		chosen = append(chosen, r)
+		for _, l := range r.lines {
+			width = max(width, utf8.RuneCountInString(l.what))
+		}
+	}
+	printRow := func(what string, cells ...string) {
+		fmt.Printf("| %-*s | %s |\n", width, what, strings.Join(cells, " | "))
+	}
+	b.printMachine(ctx)
+	printRow("what", "reset", "beside it", "result (lowest–highest)", "wanted")
+	printRow("---", "---", "---", "---", "---")
+	wrong := 0
+	for _, r := range chosen {
+		samples, err := b.measure(ctx, r)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && err != errNotHere {
+			wrong++
+		}
+		for i, l := range r.lines {
 			if err != nil {
-				return fmt.Errorf("%s: %w", row.name, err)
+				printRow(l.what, "not measured: "+strings.NewReplacer("|", "/", "\n", " ").Replace(err.Error()), "", "", "")
+				continue
 			}
-			r.ours = append(r.ours, ours)
-			if floor > 0 {
-				r.floor = append(r.floor, floor)
+			cells, met := l.cells(samples[i])
+			printRow(l.what, cells...)
+			if !met {
+				wrong++
 			}
 		}
-		r.print(out)
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%d results are missing or not as wanted", wrong)
 	}
 	return nil
 }
 
-func (r result) print(out *tabwriter.Writer) {
-	if len(r.ours) == 0 {
-		fmt.Fprintf(out, "%s\tnot measured\t\t\t\n", r.name)
-		return
+// measure returns the samples of each line.
+func (b *bench) measure(ctx context.Context, r row) (samples [][]sample, err error) {
+	samples = make([][]sample, len(r.lines))
+	n := b.pairs
+	if r.once {
+		n = 1
 	}
-	fmt.Fprintf(out, "%s\t%s %s\t", r.name, figure(median(r.ours)), r.unit)
-	if len(r.floor) == 0 {
-		fmt.Fprint(out, "\t\t\n")
-		return
+	for range n {
+		pair, err := r.measure(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		for i, s := range pair {
+			samples[i] = append(samples[i], s)
+		}
 	}
-	var ratios []float64
-	for i := range r.floor {
-		ratios = append(ratios, r.ours[i]/r.floor[i])
+	return samples, nil
+}
+
+// cells returns what the table says about the samples of a line, and whether
+// that is as wanted.
+func (l line) cells(samples []sample) (cells []string, met bool) {
+	var ours, beside, results []float64
+	for _, s := range samples {
+		ours, beside = append(ours, s.ours), append(beside, s.beside)
+		switch {
+		case s.beside == 0:
+			results = append(results, s.ours)
+		case l.more:
+			results = append(results, s.ours-s.beside)
+		default:
+			results = append(results, s.ours/s.beside)
+		}
 	}
-	fmt.Fprintf(out, "%s %s\t%.2f (%.2f–%.2f)\t\n", figure(median(r.floor)), r.unit, median(ratios), slices.Min(ratios), slices.Max(ratios))
+	cells = []string{figure(median(ours)) + l.unit, "", fmt.Sprintf("**%.2f**", median(results)), ""}
+	if median(beside) > 0 {
+		cells[1] = figure(median(beside)) + l.unit
+	}
+	if len(results) > 1 {
+		cells[2] += fmt.Sprintf(" (%.2f–%.2f)", slices.Min(results), slices.Max(results))
+	}
+	met = l.want.metBy(median(results))
+	if l.want.sign != "" {
+		cells[3] = fmt.Sprintf("%s %v", l.want.sign, l.want.bound)
+	}
+	if !met {
+		cells[3] += ", missed"
+	}
+	return cells, met
 }
 
 func median(values []float64) float64 {
@@ -138,3 +228,5 @@ func figure(v float64) string {
 	}
 	return fmt.Sprintf("%.0f", v)
 }
+
+var errNotHere = errors.New("this machine or its environment does not have what it takes")
