@@ -14,6 +14,7 @@
 package storesqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -45,10 +46,16 @@ var (
 // come, first served, then at most 10 s for others who have the file locked, and
 // no longer than their context lasts.
 //
+// Every call fails if the file, or one of the two beside it whose names end in
+// -wal and -shm, was moved, deleted or replaced since it was opened: what is
+// written then would be lost with the process. Calls work again when the same
+// file is back.
+//
 // From SetPassword call no method that writes, except Revoke: it would wait for
 // SetPassword to end.
 type Store struct {
 	sql     *sqlstore.Store
+	file    *file
 	db      *bun.DB // of the host
 	writers *bun.DB // has the one connection of writer
 	readers *sql.DB
@@ -89,7 +96,11 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	f, err := newFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{file: f}
 	defer func() {
 		if err != nil {
 			_ = s.closePools()
@@ -110,7 +121,13 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.writer = startWriter(conn, d)
+	if _, err = conn.ExecContext(ctx, "SELECT version FROM reset_schema"); err == nil { // opens all of its files
+		err = f.note()
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.writer = startWriter(conn, d, f)
 	s.reads = newStatements(s.readers)
 	s.sql = sqlstore.New(backend{s.writer, s.reads}, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)
@@ -161,6 +178,8 @@ func dsn(path string, busyTimeout int, pragmas ...string) string {
 			"synchronous(FULL)",
 			fmt.Sprintf("journal_size_limit(%d)", maxJournal),
 		}, pragmas...),
+		// Not even a moment after it was moved is a file created.
+		"mode": {"rw"},
 		// Otherwise a transaction that reads and then writes would fail at
 		// once if somebody else had written in between.
 		"_txlock": {"immediate"},
@@ -169,19 +188,15 @@ func dsn(path string, busyTimeout int, pragmas ...string) string {
 }
 
 func (s *Store) openPools(path string) error {
-	db, err := sql.Open("sqlite", dsn(path, busyTimeout))
+	registered, err := sql.Open("sqlite", "")
 	if err != nil {
 		return err
 	}
-	s.db = bun.NewDB(db, sqlitedialect.New())
-	writers, err := sql.Open("sqlite", dsn(path, 0))
-	if err != nil {
-		return err
-	}
-	s.writers = bun.NewDB(writers, sqlitedialect.New())
-	if s.readers, err = sql.Open("sqlite", dsn(path, busyTimeout, "query_only(1)")); err != nil {
-		return err
-	}
+	defer registered.Close()
+	pool := func(dsn string) *sql.DB { return sql.OpenDB(&connector{registered.Driver(), dsn, s.file}) }
+	s.db = bun.NewDB(pool(dsn(path, busyTimeout)), sqlitedialect.New())
+	s.writers = bun.NewDB(pool(dsn(path, 0)), sqlitedialect.New())
+	s.readers = pool(dsn(path, busyTimeout, "query_only(1)"))
 	n := max(4, runtime.GOMAXPROCS(0))
 	s.db.SetMaxIdleConns(n)
 	s.readers.SetMaxIdleConns(n)
@@ -325,7 +340,8 @@ func (b backend) Read(ctx context.Context, f sqlstore.Op) error {
 	if b.stopped() {
 		return errClosed
 	}
-	return b.dialect.Retry(ctx, func() error { return f(ctx, sqlstore.On(b.reads)) })
+	err := b.dialect.Retry(ctx, func() error { return f(ctx, sqlstore.On(b.reads)) })
+	return cmp.Or(b.file.check(), err)
 }
 
 func (b backend) WriteOne(ctx context.Context, f sqlstore.Op) error { return b.Write(ctx, f) }

@@ -37,6 +37,7 @@ type writer struct {
 	conn    bun.Conn
 	batches *statements // on conn, for writes that share a transaction
 	dialect *sqlstore.Dialect
+	file    *file
 	jobs    chan job // unbuffered: a job that was not received is still its caller's
 	quit    chan struct{}
 	end     sync.Once
@@ -72,8 +73,8 @@ type turn struct {
 
 func newTurn() *turn { return &turn{begun: make(chan struct{}), over: make(chan struct{})} }
 
-func startWriter(conn bun.Conn, d *sqlstore.Dialect) *writer {
-	w := &writer{conn: conn, batches: newStatements(conn.Conn), dialect: d, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
+func startWriter(conn bun.Conn, d *sqlstore.Dialect, f *file) *writer {
+	w := &writer{conn: conn, batches: newStatements(conn.Conn), dialect: d, file: f, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -113,15 +114,20 @@ func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
 		return nil, err
 	}
 	<-t.begun
-	giveBack := func() { close(t.over) }
+	end := func(err error) error {
+		defer close(t.over)
+		if err != nil {
+			return err
+		}
+		return w.check()
+	}
 	var tx *sqlstore.Tx
 	err := w.lock(func() error { return context.Cause(ctx) }, func() (err error) {
-		tx, err = sqlstore.BeginOn(ctx, w.dialect, sqlstore.BunSession(w.conn), giveBack)
+		tx, err = sqlstore.BeginOn(ctx, w.dialect, sqlstore.BunSession(w.conn), end)
 		return err
 	})
 	if err != nil {
-		giveBack()
-		return nil, err
+		return nil, end(err)
 	}
 	return tx, nil
 }
@@ -168,6 +174,9 @@ func (w *writer) run() {
 // end every 100 ms. Between two transactions of somebody who writes without a
 // pause the file is free for a moment only, and SQLite would miss it each time.
 func (w *writer) lock(stop, begin func() error) error {
+	if err := w.check(); err != nil {
+		return err
+	}
 	since := time.Now()
 	w.locked = since
 	for ; ; time.Sleep(rand.N(maxPoll)) {
@@ -179,6 +188,22 @@ func (w *writer) lock(stop, begin func() error) error {
 			return err
 		}
 	}
+}
+
+// check returns an error if the file was moved, deleted or replaced. It is called
+// between transactions: after a COMMIT, since nobody may hear of a success that
+// the file at its path does not have.
+//
+// SQLite does not checkpoint a file that was moved, not even when it closes it.
+// The file must have what is in its WAL, which may stay behind, and the file
+// that has taken its place must not get it.
+func (w *writer) check() error {
+	err := w.file.check()
+	var moved *movedError
+	if errors.As(err, &moved) && moved.path == w.file.path {
+		_, _ = w.conn.Conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return err
 }
 
 // rest leaves the file to others for a quarter of the time for which it was
@@ -254,8 +279,8 @@ func (w *writer) commit(batch []*write) {
 	}
 }
 
-// answer ends a write. err is why its transaction was rolled back; if it was
-// not, the Op has set j.err.
+// answer ends a write. err is why its transaction has failed; if it has not, the
+// Op has set j.err.
 func (j *write) answer(err error) {
 	if err != nil {
 		j.err = err
@@ -266,8 +291,8 @@ func (j *write) answer(err error) {
 var errNobody = errors.New("every caller has gone")
 
 // transact runs writes in one transaction and returns those that it has not
-// answered. An error means that the transaction was rolled back, and failed that
-// one of the writes was the cause.
+// answered. An error means that the transaction was rolled back or is in a file
+// that was moved, and failed that one of the writes was the cause.
 func (w *writer) transact(batch []*write) (left []*write, failed bool, err error) {
 	// Without bun, which would write the arguments into the statements.
 	ctx, conn := context.Background(), w.batches
@@ -297,13 +322,12 @@ func (w *writer) transact(batch []*write) (left []*write, failed bool, err error
 		err = runAll(ctx, conn, left)
 		failed = err != nil
 		if !failed {
-			if _, err = conn.ExecContext(ctx, "COMMIT"); err != nil {
-				err = fmt.Errorf("commit: %w", err)
+			if _, err = conn.ExecContext(ctx, "COMMIT"); err == nil {
+				return w.check()
 			}
+			err = fmt.Errorf("commit: %w", err)
 		}
-		if err != nil {
-			_, _ = conn.ExecContext(ctx, "ROLLBACK")
-		}
+		_, _ = conn.ExecContext(ctx, "ROLLBACK")
 		return err
 	})
 	return left, failed, err

@@ -55,21 +55,25 @@ func beginSQLite(ctx context.Context, p Pool) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	giveBack := func() { _ = conn.Close() }
-	tx, err := BeginOn(ctx, p.Dialect, conn, giveBack)
-	if err != nil {
-		giveBack()
+	end := func(err error) error {
+		_ = conn.Close()
+		return err
 	}
-	return tx, err
+	tx, err := BeginOn(ctx, p.Dialect, conn, end)
+	if err != nil {
+		return nil, end(err)
+	}
+	return tx, nil
 }
 
-// BeginOn begins a transaction on a connection to SQLite, which is given back
-// through giveBack when the transaction is over. If it fails, there is none and
-// the connection remains the caller's.
+// BeginOn begins a transaction on a connection to SQLite. When the transaction
+// is over, end gets the error, if any, with which it was rolled back, gives the
+// connection back and returns the outcome. If BeginOn fails, there is no
+// transaction, end is not called and the connection remains the caller's.
 //
 // The transaction is not bound to ctx: database/sql would roll it back on
 // another goroutine, perhaps when the connection has already begun the next one.
-func BeginOn(ctx context.Context, d *Dialect, conn *Session, giveBack func()) (*Tx, error) {
+func BeginOn(ctx context.Context, d *Dialect, conn *Session, end func(error) error) (*Tx, error) {
 	ctx = context.WithoutCancel(ctx)
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -83,11 +87,10 @@ func BeginOn(ctx context.Context, d *Dialect, conn *Session, giveBack func()) (*
 		return nil, err
 	}
 	tx.over = func(err error) error {
-		defer giveBack()
 		if err != nil {
 			_ = exec(ctx, On(conn.raw), "ROLLBACK")
 		}
-		return err
+		return end(err)
 	}
 	return tx, nil
 }
