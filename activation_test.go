@@ -119,17 +119,18 @@ func TestRandomFails(t *testing.T) {
 	trusted, pages := f.Handler(), f.Pages()
 	for _, tt := range []struct {
 		handler    http.Handler
+		status     int
 		path, body string
 	}{
-		{trusted, resetPath, `{"email":"ann@example.com"}`},
-		{trusted, newPath, newPassword(activation, goodPassword)},
-		{pages, "/forgot", `{"email":"ann@example.com"}`},
-		{pages, "/reset", fmt.Sprintf(`{"activation":%q,"newPassword":%q}`, activation, goodPassword)},
+		{trusted, 500, resetPath, `{"email":"ann@example.com"}`},
+		{trusted, 500, newPath, newPassword(activation, goodPassword)},
+		{pages, 503, "/forgot", `{"email":"ann@example.com"}`},
+		{pages, 503, "/reset", fmt.Sprintf(`{"activation":%q,"newPassword":%q}`, activation, goodPassword)},
 	} {
 		w := httptest.NewRecorder()
 		tt.handler.ServeHTTP(w, postJSON(tt.path, tt.body))
-		if w.Code != 500 || w.Body.String() != unknownErrorBody {
-			t.Errorf("%s: got %d %s, want 500 %s", tt.path, w.Code, w.Body, unknownErrorBody)
+		if w.Code != tt.status || w.Body.String() != unknownErrorBody {
+			t.Errorf("%s: got %d %s, want %d %s", tt.path, w.Code, w.Body, tt.status, unknownErrorBody)
 		}
 	}
 	if got := f.writes(); got != before {

@@ -22,6 +22,12 @@ var (
 	// revoked, or whose user is gone. Callers cannot distinguish these cases.
 	ErrInvalidActivation = errors.New("reset: invalid activation")
 
+	// ErrBusy is wrapped by the errors of RequestReset, Forgot, ChangePassword
+	// and Revoke, and by a Store that has given up waiting for a lock, when the
+	// host or its database has too much to do. In some seconds the same call may
+	// succeed.
+	ErrBusy = errors.New("reset: busy")
+
 	// ErrNoUser is returned by Users where no account may be reset.
 	ErrNoUser = errors.New("reset: no such user")
 

@@ -44,7 +44,7 @@ var (
 	foreignPost       = event{"foreign_post", slog.LevelWarn, "request from a page of another origin refused", []string{"client", "key", "origin", "base_url", "count"}}
 	appNotJSON        = event{"app_not_json", slog.LevelWarn, "POST from one of Config.AllowedOrigins refused: it needs Content-Type: application/json", []string{"client", "origin", "count"}}
 	bodyConsumed      = event{"body_consumed", slog.LevelWarn, "the body of a request was read before it came here: exempt the mount from the middleware that does", []string{"path", "count"}}
-	hashingBusy       = event{"busy", slog.LevelWarn, "a new password had to wait for hashing too long", []string{"count"}}
+	busy              = event{"busy", slog.LevelWarn, "request refused for now: hashing, the store or the accounts did not get to it in time", []string{"operation", "error", "count"}}
 	userAmbiguous     = event{"user_ambiguous", slog.LevelWarn, "several accounts share an address: none of them is reset", []string{"count"}}
 	userMismatch      = event{"user_mismatch", slog.LevelWarn, "FindByEmail returned a user with another address", []string{"user", "count"}}
 	queueFull         = event{"queue_full", slog.LevelWarn, "public request refused: Config.MaxQueued mails are queued", []string{"count"}}
@@ -57,7 +57,7 @@ var (
 	mailerFailing     = event{"mailer_failing", slog.LevelWarn, "mail system is still unavailable", []string{"since", "failures", "sent", "error"}}
 	mailFailed        = event{"mail_failed", slog.LevelError, "mail could not be sent and will be retried", mailAttrs}
 	mailerFailed      = event{"mailer_failed", slog.LevelError, "mail system is unavailable: mail waits", []string{"error"}}
-	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"error", "count"}}
+	requestFailed     = event{"request_failed", slog.LevelError, "request failed", []string{"operation", "error", "count"}}
 	limiterFailed     = event{"limiter_failed", slog.LevelError, "limiter failed", []string{"limiter", "error", "count"}}
 	leaseFailed       = event{"lease_failed", slog.LevelError, "leasing mail failed", []string{"error"}}
 	settleFailed      = event{"settle_failed", slog.LevelError, "settling mail failed", []string{"error"}}
@@ -73,7 +73,7 @@ var allEvents = []event{
 	mailSent, passwordChanged, mailerRecovered, started, runElsewhere, trustedRequest, publicRequest,
 	mailExpired, mailUndeliverable, mailUnconfirmed, overCap, overBudget, revokedByUser, keyRefused, activationRefused, foreignPost, appNotJSON,
 	clientLimited, limiterFull, proxyUnknown, userAmbiguous, userMismatch, clockSkew, mailPurged, queueLate, queueFull, workersFew, mailerThrottled, mailerFailing,
-	baseURLMismatch, baseURLConflict, bodyConsumed, hashingBusy,
+	baseURLMismatch, baseURLConflict, bodyConsumed, busy,
 	mailFailed, mailerFailed, requestFailed, limiterFailed, leaseFailed, settleFailed, purgeFailed, panicked,
 }
 
@@ -118,13 +118,13 @@ type counted struct {
 // count logs an event whose rate a stranger decides. The first is logged at
 // once. Those with the same attributes that follow within a minute become one
 // record with the attribute "count". Where too many differ, they are counted
-// without their attributes.
+// without their attributes. Errors may differ: the latest is logged.
 func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
 	if !l.logger.Enabled(ctx, e.level) {
 		return
 	}
 	attrs = slices.Clip(attrs)
-	key := fmt.Sprint(e.name, attrs)
+	key := countKey(e, attrs)
 	l.counts.mu.Lock()
 	c := l.counts.of[key]
 	if c == nil && len(l.counts.of) >= maxCounted {
@@ -136,6 +136,7 @@ func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
 		l.counts.of[key] = &counted{event: e, attrs: attrs}
 	} else {
 		c.n++
+		c.attrs = attrs
 	}
 	if !l.counts.ticking {
 		l.counts.ticking = true
@@ -145,6 +146,17 @@ func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
 	if first {
 		l.log(ctx, e, append(attrs, "count", 1)...)
 	}
+}
+
+// countKey names what is counted together.
+func countKey(e event, attrs []any) string {
+	key := e.name
+	for i := 0; i+1 < len(attrs); i += 2 {
+		if attrs[i] != "error" {
+			key += fmt.Sprintf(" %v=%v", attrs[i], attrs[i+1])
+		}
+	}
+	return key
 }
 
 // tick logs the counts of a minute, and goes on until there are none.

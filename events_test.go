@@ -132,6 +132,20 @@ func TestEventCounts(t *testing.T) {
 		if got := requests(""); len(got) != 2 || got[1].(float64) < 1900 {
 			t.Errorf("records without a client count %v", got)
 		}
+
+		// The errors of an outage may all differ.
+		b, n := pagesOf(f), 0
+		f.store.Before = func(context.Context, string) error {
+			n++
+			return fmt.Errorf("connection %d refused", n)
+		}
+		for range 50 {
+			b.submit("/forgot", "email", "nobody@example.com")
+		}
+		pass(time.Minute)
+		f.wantRecords("request_failed",
+			map[string]any{"operation": "enqueue", "error": "reset: enqueue: connection 1 refused", "count": 1.},
+			map[string]any{"operation": "enqueue", "error": "reset: enqueue: connection 50 refused", "count": 49.})
 	})
 }
 

@@ -30,7 +30,7 @@ import (
 //	     is "too_large" or "content_type"
 //	429  TOO_MANY_REQUESTS, with Retry-After in seconds; also a wrong key or
 //	     activation of a client that has sent 60 within a minute
-//	500  UNKNOWN_ERROR, with Retry-After where too many passwords wait for hashing
+//	500  UNKNOWN_ERROR, with Retry-After where the host or its store is busy
 //
 // Its answers reveal whether an address has an account, and contain activations,
 // which take accounts over: it refuses requests from browsers. Mount it at "/v1/auth/",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopassreset/reset/internal/deadline"
@@ -107,9 +108,9 @@ func (l eventLog) allow(ctx context.Context, limiter Limiter, name, key string) 
 
 const hashSlotTimeout = 5 * time.Second
 
-// errBusy is returned when all slots were taken for hashSlotTimeout. Nothing has
-// been changed.
-var errBusy = errors.New("reset: hash password: too many at once")
+// errNoSlot is returned when all slots were taken for hashSlotTimeout. Nothing
+// has been changed.
+var errNoSlot = wrap("hash password", fmt.Errorf("too many at once: %w", ErrBusy))
 
 // slots hold a token for each call of HashPassword that runs.
 type slots chan struct{}
@@ -122,10 +123,27 @@ func (s slots) take(ctx context.Context) error {
 	case s <- struct{}{}:
 		return nil
 	case <-timeout.C:
-		return errBusy
+		return errNoSlot
 	case <-ctx.Done():
 		return wrap("hash password", context.Cause(ctx))
 	}
 }
 
 func (s slots) giveBack() { <-s }
+
+// maxWaiting is how many requests may be in the hands of the store, of the
+// accounts and of the slots at a time. Where these hang, each costs a goroutine
+// for handlerDeadline.
+const maxWaiting = 1000
+
+// A waitingRoom counts the requests that it has admitted.
+type waitingRoom struct{ n atomic.Int64 }
+
+// enter returns an error that wraps ErrBusy if the room is full.
+func (w *waitingRoom) enter() (leave func(), err error) {
+	if w.n.Add(1) > maxWaiting {
+		w.n.Add(-1)
+		return nil, wrap("serve", fmt.Errorf("%d requests wait: %w", maxWaiting, ErrBusy))
+	}
+	return func() { w.n.Add(-1) }, nil
+}

@@ -163,6 +163,11 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request, route jsonRo
 		if err != nil {
 			return answer{}, &badRequestError{"body", err}
 		}
+		leave, err := s.waiting.enter()
+		if err != nil {
+			return answer{}, err
+		}
+		defer leave()
 		return route(r, m)
 	})
 }
@@ -228,32 +233,56 @@ func (s *Service) answerTo(ctx context.Context, w http.ResponseWriter, err error
 		w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(limit.RetryAfter)))
 		return answerTooMany
 	}
-	s.failure(ctx, err)
-	if errors.Is(err, errBusy) {
-		w.Header().Set("Retry-After", retryWhenBusy)
-		return whenBusy
+	kind := s.failure(ctx, err)
+	if kind == hostMistake {
+		return answerUnknown
 	}
-	return answerUnknown
+	if kind == busyHost || whenBusy.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", retryWhenBusy)
+	}
+	return whenBusy
 }
 
-// failure logs an error that was answered with a 500, quietly where nobody
-// waited for the answer.
-func (s *Service) failure(ctx context.Context, err error) {
+// A failureKind is what may become of a request that has failed when it is made
+// again.
+type failureKind int
+
+const (
+	hostMistake failureKind = iota // it fails again
+	outage                         // it succeeds once somebody has mended something
+	busyHost                       // it succeeds in some seconds
+)
+
+// failure logs an error that was answered with a 500 or 503, quietly where
+// nobody waited for the answer.
+func (s *Service) failure(ctx context.Context, err error) failureKind {
+	operation := "serve"
+	if w := (*wrapped)(nil); errors.As(err, &w) {
+		operation = w.operation
+	}
 	var consumed *bodyConsumedError
 	switch {
 	case errors.As(err, &consumed):
 		s.events.count(ctx, bodyConsumed, "path", consumed.path)
-		return
-	case errors.Is(err, errBusy):
-		s.events.count(ctx, hashingBusy)
-		return
+		return hostMistake
+	case errors.Is(ctx.Err(), context.Canceled):
+		s.events.logAt(ctx, slog.LevelDebug, requestFailed, "operation", operation, "error", err)
+		return outage
+	case errors.Is(err, ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.events.count(ctx, busy, "operation", operation, "error", err)
+		return busyHost
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		s.events.logAt(ctx, slog.LevelDebug, requestFailed, "error", err)
-		return
+	s.events.count(ctx, requestFailed, "operation", operation, "error", err)
+	if m := (*mistake)(nil); errors.As(err, &m) {
+		return hostMistake
 	}
-	s.events.count(ctx, requestFailed, "error", err)
+	return outage
 }
+
+// A mistake is an error of how the host has set the Service up.
+type mistake struct{ error }
+
+func (m *mistake) Unwrap() error { return m.error }
 
 // reportForeign reports a request from a page of another origin.
 func (s *Service) reportForeign(r *http.Request) {

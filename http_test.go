@@ -304,7 +304,7 @@ func TestHandlerTimeout(t *testing.T) {
 				return ctx.Err()
 			}
 			start := time.Now()
-			wantAnswer(t, f.post(path, body), 500, unknownErrorBody)
+			wantAnswer(t, f.post(path, body), 500, unknownErrorBody, "Retry-After: 5")
 			if took := time.Since(start); took != 10*time.Second {
 				t.Errorf("took %v, want 10 s", took)
 			}

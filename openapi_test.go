@@ -233,6 +233,9 @@ var deviations = map[string]struct {
 	"failed": {service: func(f *fixture, _ func() int) {
 		f.store.Before = func(context.Context, string) error { return errors.New("the database is down") }
 	}},
+	"panic": {service: func(f *fixture, _ func() int) {
+		f.store.Before = func(context.Context, string) error { panic("a bug") }
+	}},
 	"tooMany": {service: func(f *fixture, send func() int) {
 		for n := 0; send() != http.StatusTooManyRequests; n++ {
 			if n == 100 {

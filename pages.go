@@ -48,8 +48,8 @@ const checkLength = 12
 //
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
-// UNKNOWN_ERROR (500, or 503 with Retry-After where too many passwords wait for
-// hashing), and for a refused password PASSWORD_REFUSED (400) with the member
+// UNKNOWN_ERROR (503 with Retry-After where the host or its store is busy or has
+// failed, 500 where trying again is vain), and for a refused password PASSWORD_REFUSED (400) with the member
 // reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or
@@ -247,9 +247,22 @@ func (p *pages) getLink(path, form string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if isJSONGet(r) {
 			p.jsonHeaders(w, r)
-			p.answerJSON(w, r, answerUnavailable, func() (answer, error) { return p.getJSON(r) })
+			p.answerJSON(w, r, answerUnavailable, func() (answer, error) {
+				leave, err := p.waiting.enter()
+				if err != nil {
+					return answer{}, err
+				}
+				defer leave()
+				return p.getJSON(r)
+			})
 			return
 		}
+		leave, err := p.waiting.enter()
+		if err != nil {
+			p.refuse(w, r, err)
+			return
+		}
+		defer leave()
 		if activation, found := linkActivation(r.URL.RawQuery); found {
 			p.keepActivation(w, r, activation, path)
 			return
@@ -363,8 +376,12 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &limit):
 		p.limited(w, r, limit, "")
 	default:
-		p.failure(r.Context(), err)
-		p.write(w, r, http.StatusInternalServerError, ui.Page{Name: "failed"})
+		status := http.StatusInternalServerError
+		if p.failure(r.Context(), err) != hostMistake {
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", retryWhenBusy)
+		}
+		p.write(w, r, status, ui.Page{Name: "failed"})
 	}
 }
 
@@ -405,6 +422,12 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 				p.refuse(w, r, err)
 				return
 			}
+			leave, err := p.waiting.enter()
+			if err != nil {
+				p.refuse(w, r, err)
+				return
+			}
+			defer leave()
 			form(w, r, values)
 		}
 	}
@@ -454,7 +477,7 @@ func (p *pages) postForgot(w http.ResponseWriter, r *http.Request, form url.Valu
 func (p *pages) forgot(r *http.Request, email string) error {
 	client := p.cfg.ClientIP(r)
 	if client == "" {
-		return fmt.Errorf("reset: Config.ClientIP does not know the client at %q", r.RemoteAddr)
+		return &mistake{fmt.Errorf("reset: Config.ClientIP does not know the client at %q", r.RemoteAddr)}
 	}
 	return p.Forgot(r.Context(), email, client, ForgotOptions{Locale: p.language(r)})
 }
@@ -500,7 +523,7 @@ func (p *pages) postReset(w http.ResponseWriter, r *http.Request, form url.Value
 			return
 		}
 		switch {
-		case errors.Is(err, errBusy):
+		case errors.Is(err, errNoSlot):
 			p.failure(r.Context(), err)
 			w.Header().Set("Retry-After", retryWhenBusy)
 			status, again.Problem = http.StatusServiceUnavailable, "busy"

@@ -856,11 +856,24 @@ func TestPagesFaults(t *testing.T) {
 			b.get("/reset"), b.choose(check, goodPassword),
 			b.get("/revoke"), b.submit("/revoke", "check", check),
 		} {
-			b.wantPage(w, 500, "failed")
+			b.wantPage(w, 503, "failed")
+			wantRetry(t, w)
 		}
-		b.wantPageAt(b.get("/reset?activation="+activation), 500, "failed", "no-referrer")
-		if w := b.call("/forgot", fmt.Sprintf(`{"email":%q}`, email)); w.Code != 500 || w.Body.String() != unknownErrorBody {
-			t.Errorf("got %d %s", w.Code, w.Body)
+		w := b.get("/reset?activation=" + activation)
+		b.wantPageAt(w, 503, "failed", "no-referrer")
+		wantRetry(t, w)
+		getJSON := httptest.NewRequestWithContext(t.Context(), "GET", baseURL+"/reset", nil)
+		getJSON.Header.Set("Reset-Activation", activation)
+		for _, w := range []*httptest.ResponseRecorder{
+			b.call("/forgot", fmt.Sprintf(`{"email":%q}`, email)),
+			b.call("/reset", fmt.Sprintf(`{"activation":%q,"newPassword":%q}`, activation, goodPassword)),
+			b.call("/revoke", fmt.Sprintf(`{"activation":%q}`, activation)),
+			b.do(getJSON),
+		} {
+			if w.Code != 503 || w.Body.String() != unknownErrorBody {
+				t.Errorf("got %d %s", w.Code, w.Body)
+			}
+			wantRetry(t, w)
 		}
 		b.store.Fail(nil)
 		b.wantSent(b.submit("/forgot", "email", email), email)
@@ -871,6 +884,59 @@ func TestPagesFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+func wantRetry(t *testing.T, w *httptest.ResponseRecorder) {
+	t.Helper()
+	if got := w.Result().Header.Get("Retry-After"); got != "5" {
+		t.Errorf("got Retry-After %q, want 5", got)
+	}
+}
+
+// Where the store hangs, every request is answered within 10 s, and those beyond
+// 1,000 at once. The log has a record for each operation and one a minute that
+// counts.
+func TestStoreHangs(t *testing.T) {
+	const most = 1000
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+		b, activation := pagesOf(f), f.activation(ann)
+		f.store.Before = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+		var wg sync.WaitGroup
+		send := func(status int, r *http.Request, h http.Handler) {
+			wg.Go(func() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				if w.Code != status {
+					t.Errorf("%s: got %d, want %d", r.URL, w.Code, status)
+				}
+				wantRetry(t, w)
+			})
+		}
+		began := time.Now()
+		send(500, postJSON(newPath, newPassword(activation, goodPassword)), f.Handler())
+		send(503, jsonRequest("/revoke", `{"activation":"`+activation+`"}`), b.Handler)
+		for range most - 2 {
+			send(503, formRequest("/forgot", "email", ann.Email), b.Handler)
+		}
+		synctest.Wait()
+		for range 500 {
+			send(503, formRequest("/forgot", "email", "nobody@example.com"), b.Handler)
+		}
+		synctest.Wait()
+		f.wantEvents(map[string]int{"busy": 500, "workers_few": 1})
+		wg.Wait()
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("the answers took %v, want 10s", took)
+		}
+		f.store.Before = nil
+		pass(time.Minute)
+		f.wantEvents(map[string]int{"busy": most + 500, "workers_few": 1})
+		if got := len(f.log.named("busy")); got > 6 {
+			t.Errorf("%d records, want one a minute for each of three operations", got)
+		}
+		f.forgot(ann.Email)
+		pass(time.Minute)
+	})
 }
 
 // When more passwords wait for hashing than this machine can hash, the others

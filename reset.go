@@ -94,6 +94,7 @@ type Service struct {
 	mint     minter
 	fairness fairness
 	breaker  *breaker
+	waiting  waitingRoom   // of the requests to Pages and Handler
 	hashing  slots         // for HashPassword
 	wake     chan struct{} // signals Run that mail is due
 
@@ -287,8 +288,7 @@ func (s *Service) publicRequest(ctx context.Context, email, client string, o For
 //
 // It returns ErrInvalidActivation for an activation that is unknown, redeemed,
 // expired or revoked, or whose user is gone, and a *PasswordError for a refused
-// password, after which the activation is still live. Any other error is a
-// failure of the host's accounts or of the store, or too many changes at once;
+// password, after which the activation is still live. After any other error
 // Store.Redeem says when the activation survives it.
 func (s *Service) ChangePassword(ctx context.Context, activation, newPassword string) error {
 	a, user, err := s.find(ctx, activation)

@@ -471,15 +471,18 @@ func (c *hostCheck) opens(email, password string) bool {
 	return err == nil
 }
 
-// change sets a new password through the pages. An answer of 500 says nothing to
-// a user; the error quotes what the log says of it.
+// change sets a new password through the pages. An answer of 500 or 503 says
+// nothing to a user; the error quotes what the log says of it.
 func (c *hostCheck) change(link, password string) error {
 	err := ChangePassword(c.Context(), &c.newBrowser().client, link, password)
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(": ", http.StatusInternalServerError)) {
+	has := func(status int) bool { return strings.Contains(err.Error(), fmt.Sprint(": ", status)) }
+	if err == nil || !has(http.StatusInternalServerError) && !has(http.StatusServiceUnavailable) {
 		return err
 	}
-	if line := lineWith(c.Logged(), "request_failed"); line != "" {
-		err = fmt.Errorf("%w; the log has: %s", err, line)
+	for _, message := range []string{"reset: request failed", "reset: request refused for now"} {
+		if line := lineWith(c.Logged(), message); line != "" {
+			err = fmt.Errorf("%w; the log has: %s", err, line)
+		}
 	}
 	return fmt.Errorf("%w; run TestUsers, which says more about SetPassword", err)
 }

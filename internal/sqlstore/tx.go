@@ -11,6 +11,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/deadline"
 	"github.com/gopassreset/reset/internal/failpoint"
 )
@@ -102,7 +103,8 @@ const (
 )
 
 // Retry calls f until it succeeds or fails for another reason than a lost race,
-// for at most 5 s and no longer than ctx lasts.
+// for at most 5 s and no longer than ctx lasts. Then its error is a
+// reset.ErrBusy.
 func (d *Dialect) Retry(ctx context.Context, f func() error) error {
 	return retry(ctx, d.Busy, f)
 }
@@ -111,17 +113,27 @@ func retry(ctx context.Context, busy func(error) bool, f func() error) error {
 	start, backOff := time.Now(), minBackOff
 	for {
 		err := f()
-		if !busy(err) || time.Since(start) > retryTimeout {
+		if !busy(err) {
 			return explain(err)
+		}
+		if time.Since(start) > retryTimeout {
+			return busyError{err}
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return busyError{err}
 		case <-time.After(rand.N(backOff)):
 		}
 		backOff = min(2*backOff, maxBackOff)
 	}
 }
+
+// A busyError is a reset.ErrBusy that says why.
+type busyError struct{ error }
+
+func (busyError) Is(target error) bool { return target == reset.ErrBusy }
+
+func (e busyError) Unwrap() error { return e.error }
 
 type txKey struct{}
 
