@@ -515,7 +515,7 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 		return
 	}
 	query := "?activation=" + url.QueryEscape(activation)
-	d.exchange(ctx, m, Message{
+	d.exchange(ctx, m, activation, Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
 		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: expires,
 	}, end)
@@ -554,15 +554,15 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation st
 }
 
 func (d *delivery) deliverNotification(ctx context.Context, m Mail, end func(outcome, error)) {
-	d.exchange(ctx, m, Message{
+	d.exchange(ctx, m, "", Message{
 		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
 		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
 	}, end)
 }
 
 // exchange hands a message to the mail system, calls end with what that has
-// shown, and settles the mail.
-func (d *delivery) exchange(ctx context.Context, m Mail, msg Message, end func(outcome, error)) {
+// shown, and settles the mail. The links of the message carry the activation.
+func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg Message, end func(outcome, error)) {
 	now := d.clock.now(ctx)
 	if m.Due.Sub(now) < leaseTime-renewEvery-storeTimeout {
 		return // another worker may soon hold the lease, and would send it a second time
@@ -574,7 +574,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, msg Message, end func(o
 	var err error
 	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
 		Kind: string(msg.Kind), To: msg.To, Name: msg.Name, Locale: msg.Locale,
-		Link: msg.Link, RevokeLink: msg.RevokeLink, ExpiresIn: msg.Expires.Sub(now),
+		Link: msg.Link, RevokeLink: msg.RevokeLink, Secret: activation, ExpiresIn: msg.Expires.Sub(now),
 	})
 	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))

@@ -47,3 +47,6 @@ func Contrast(a, b string) (float64, error) {
 	cb, err := parseColor(b)
 	return contrast(ca, cb), err
 }
+
+// Execute renders a mail without preparing it.
+func (r *Renderer) Execute(m Mail) (subject, text, html string, err error) { return r.execute(m) }

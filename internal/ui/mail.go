@@ -14,6 +14,7 @@ type Mail struct {
 	Locale     string        // BCP 47 or POSIX; may be ""
 	Link       string        // reset: where to choose a new password; notification: where to request a link
 	RevokeLink string        // reset: cancels the request; notification: ""
+	Secret     string        // the part of both links that no other mail has, of ASCII letters, digits, - and _; may be ""
 	ExpiresIn  time.Duration // reset: how long the link is still valid
 }
 
@@ -31,8 +32,8 @@ type mailView struct {
 	Light, Dark             scheme
 }
 
-// Mail renders the subject and both parts of a mail.
-func (r *Renderer) Mail(m Mail) (subject, text, html string, err error) {
+// execute renders a mail by executing its templates.
+func (r *Renderer) execute(m Mail) (subject, text, html string, err error) {
 	htmlTemplate, textTemplate := r.mailHTML[m.Kind], r.mailText[m.Kind]
 	if htmlTemplate == nil || textTemplate == nil {
 		return "", "", "", fmt.Errorf("no mail %q", m.Kind)
@@ -55,9 +56,7 @@ func (r *Renderer) Mail(m Mail) (subject, text, html string, err error) {
 		SupportURL:  r.options.SupportURL,
 		SupportText: withoutMailto(r.options.SupportURL),
 
-		// Rounded to a minute, a mail sent at once states the same duration as
-		// the page before it, and no mail promises more than 30 s too much.
-		ExpiresIn: roundDown(m.ExpiresIn.Round(time.Minute)),
+		ExpiresIn: expiresIn(m),
 		Light:     r.light,
 		Dark:      r.dark,
 	}
@@ -76,6 +75,10 @@ func (r *Renderer) Mail(m Mail) (subject, text, html string, err error) {
 	}
 	return subject, textPart.String(), htmlPart.String(), nil
 }
+
+// expiresIn is rounded to a minute: a mail sent at once states the same duration
+// as the page before it, and no mail promises more than 30 s too much.
+func expiresIn(m Mail) duration { return roundDown(m.ExpiresIn.Round(time.Minute)) }
 
 // withoutMailto returns a link as readers expect to see it.
 func withoutMailto(link string) string {

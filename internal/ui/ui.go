@@ -29,11 +29,12 @@ type Options struct {
 // concurrent use.
 type Renderer struct {
 	*theme
-	options Options
-	light   scheme // mail on a light background
-	dark    scheme // mail in programs that report a dark one
-	css     string // of every page
-	policy  string
+	options  Options
+	prepared preparedMails
+	light    scheme // mail on a light background
+	dark     scheme // mail in programs that report a dark one
+	css      string // of every page
+	policy   string
 }
 
 // New returns a Renderer. If o.Templates is set, New renders every page and mail
