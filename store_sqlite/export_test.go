@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"modernc.org/sqlite"
 
@@ -20,6 +21,12 @@ func (s *Store) Pause(f func()) error {
 	defer close(t.over)
 	f()
 	return nil
+}
+
+// RestPart returns the part of the time that the writer would leave to others.
+func (s *Store) RestPart() (part time.Duration, err error) {
+	err = s.Pause(func() { part = s.writer.restPart() })
+	return part, err
 }
 
 // Together runs ops in one batch and returns how each has ended. The contexts

@@ -127,7 +127,7 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.writer = startWriter(conn, d, f)
+	s.writer = startWriter(conn, d, f, func() bool { return s.db.Stats().InUse > 0 })
 	s.reads = newStatements(s.readers)
 	s.sql = sqlstore.New(backend{s.writer, s.reads}, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)

@@ -617,6 +617,47 @@ func TestEverybodyWrites(t *testing.T) {
 	wg.Wait()
 }
 
+// The Store leaves others a quarter of the time for which it has the file locked,
+// and little of it where there are none.
+func TestRest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s := openPath(t, path, storesqlite.Options{})
+	mails := 0
+	rests := func(s *storesqlite.Store) time.Duration {
+		t.Helper()
+		mails++
+		if err := s.Enqueue(t.Context(), publicRequest(mails)); err != nil {
+			t.Fatal(err)
+		}
+		part, err := s.RestPart()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return part
+	}
+	if got := rests(s); got != 16 {
+		t.Errorf("alone: 1/%d", got)
+	}
+	conn, err := s.DB().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := rests(s); got != 4 {
+		t.Errorf("while the host has a connection: 1/%d", got)
+	}
+	conn.Close()
+	if got := rests(s); got != 16 {
+		t.Errorf("when the host has given it back: 1/%d", got)
+	}
+	other := openPath(t, path, storesqlite.Options{})
+	if got := rests(other); got != 16 {
+		t.Errorf("the other, which has seen nobody write: 1/%d", got)
+	}
+	if got := rests(s); got != 4 {
+		t.Errorf("when another has written: 1/%d", got)
+	}
+}
+
 func TestTwoStoresOnOneFile(t *testing.T) {
 	const users, each, max = 5, 20, 3
 	path := filepath.Join(t.TempDir(), "test.db")

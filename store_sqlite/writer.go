@@ -21,6 +21,7 @@ const (
 	lockTimeout = 10 * time.Second      // how long others may have the file locked
 	maxPoll     = time.Millisecond      // between two attempts to lock it
 	maxRest     = 50 * time.Millisecond // the longest pause that lets others lock it
+	othersStay  = time.Minute           // how long others count who have had the file
 )
 
 // maxBatch keeps a batch to some 20 ms, so that the first write in it does not
@@ -42,8 +43,11 @@ type writer struct {
 	quit    chan struct{}
 	end     sync.Once
 	done    chan struct{}
+	host    func() bool   // reports whether the host's connections are in use
 	locked  time.Time     // when the file was last locked
 	owed    time.Duration // the pause that others are due
+	version int64         // changes when others write
+	others  time.Time     // when others were last seen to write, or to have the file locked
 }
 
 // A job is a *write or a *turn.
@@ -73,8 +77,8 @@ type turn struct {
 
 func newTurn() *turn { return &turn{begun: make(chan struct{}), over: make(chan struct{})} }
 
-func startWriter(conn bun.Conn, d *sqlstore.Dialect, f *file) *writer {
-	w := &writer{conn: conn, batches: newStatements(conn.Conn), dialect: d, file: f, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
+func startWriter(conn bun.Conn, d *sqlstore.Dialect, f *file, host func() bool) *writer {
+	w := &writer{conn: conn, batches: newStatements(conn.Conn), dialect: d, file: f, host: host, jobs: make(chan job), quit: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -183,10 +187,12 @@ func (w *writer) lock(stop, begin func() error) error {
 		if err := stop(); err != nil {
 			return err
 		}
-		if err := begin(); !w.dialect.Busy(err) || time.Since(since) > lockTimeout {
-			w.locked = time.Now()
+		err := begin()
+		w.locked = time.Now()
+		if !w.dialect.Busy(err) || w.locked.Sub(since) > lockTimeout {
 			return err
 		}
+		w.others = w.locked
 	}
 }
 
@@ -206,15 +212,44 @@ func (w *writer) check() error {
 	return err
 }
 
-// rest leaves the file to others for a quarter of the time for which it was
-// locked, however much there is to do: their waits are SQLite's. It saves up
-// pauses of less than a millisecond, since no sleep is shorter.
+// rest leaves the file to others for a part of the time for which it was locked,
+// however much there is to do: their waits are SQLite's. Nobody can see that they
+// wait, so the part is a quarter while the host uses its connections or somebody
+// has lately had the file, and otherwise small, for the first who comes. It saves
+// up pauses of less than a millisecond, since no sleep is shorter.
 func (w *writer) rest() {
-	w.owed += min(time.Since(w.locked)/4, maxRest)
+	w.owed += min(time.Since(w.locked)/w.restPart(), maxRest)
 	if w.owed > time.Millisecond {
 		time.Sleep(w.owed)
 		w.owed = 0
 	}
+}
+
+func (w *writer) restPart() time.Duration {
+	if time.Since(w.others) < othersStay || w.host() {
+		return 4
+	}
+	return 16
+}
+
+// look notes, in a transaction, whether others have written since the last one.
+func (w *writer) look(ctx context.Context) error {
+	rows, err := w.batches.QueryContext(ctx, "PRAGMA data_version")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var version int64
+	for rows.Next() {
+		if err := rows.Scan(&version); err != nil {
+			return err
+		}
+	}
+	if w.version != 0 && version != w.version {
+		w.others = w.locked
+	}
+	w.version = version
+	return rows.Err()
 }
 
 func (t *turn) serve(w *writer) job {
@@ -319,9 +354,11 @@ func (w *writer) transact(batch []*write) (left []*write, failed bool, err error
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		err = runAll(ctx, conn, left)
-		failed = err != nil
-		if !failed {
+		if err = w.look(ctx); err == nil {
+			err = runAll(ctx, conn, left)
+			failed = err != nil
+		}
+		if err == nil {
 			if _, err = conn.ExecContext(ctx, "COMMIT"); err == nil {
 				return w.check()
 			}
