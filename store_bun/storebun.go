@@ -21,8 +21,9 @@
 // A host that uses database/sql calls [Tx] instead. The transaction is READ
 // COMMITTED on PostgreSQL and MySQL. On SQLite SetPassword has 2 s, since a host
 // that bypasses the transaction blocks on its own lock; waiting for the lock is
-// up to the host's busy_timeout. Package storesqlite gets the lock sooner where
-// much is written.
+// up to the host's busy_timeout, and New refuses a pool of several connections
+// without one, as it does one on ":memory:", where each would have a database of
+// its own. Package storesqlite gets the lock sooner where much is written.
 //
 // If the users are in another database, set [Options].UsersElsewhere.
 //

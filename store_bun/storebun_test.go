@@ -65,7 +65,8 @@ func TestStore(t *testing.T) {
 	}{
 		{"WAL", wal, 0},
 		{"one connection", wal, 1},
-		{"nothing set", "_pragma=synchronous(OFF)", 0},
+		{"no WAL", "_pragma=busy_timeout(5000)&_pragma=synchronous(OFF)", 0},
+		{"nothing set, one connection", "_pragma=synchronous(OFF)", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			resettest.TestStore(t, func(t *testing.T) reset.Store {
@@ -371,6 +372,56 @@ func TestNewRefuses(t *testing.T) {
 				t.Errorf("New: got error %v, want one that says %q", err, test.want)
 			}
 		})
+	}
+}
+
+// Settings of a pool that would hurt later are refused. The database is the
+// host's, in memory or in a file.
+func TestNewRefusesPools(t *testing.T) {
+	for _, test := range []struct {
+		name, dsn string
+		conns     int
+		want      string // "" if New succeeds
+	}{
+		{"memory", ":memory:", 0, "a database of its own in memory: name a file, or call SetMaxOpenConns(1)"},
+		{"memory, two connections", ":memory:", 2, "a database of its own in memory"},
+		{"memory, one connection", ":memory:", 1, ""},
+		{"memory, shared", "file:TestNewRefusesPools?mode=memory&cache=shared&_pragma=busy_timeout(5000)", 0, ""},
+		{"no busy_timeout", "FILE", 0, "has no busy_timeout"},
+		{"no busy_timeout, one connection", "FILE", 1, ""},
+		{"busy_timeout", "FILE?_pragma=busy_timeout(1)", 0, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dsn := strings.Replace(test.dsn, "FILE", "file:"+filepath.Join(t.TempDir(), "test.db"), 1)
+			sqldb, err := sql.Open("sqlite", dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := bun.NewDB(sqldb, sqlitedialect.New())
+			defer db.Close()
+			db.SetMaxOpenConns(test.conns)
+			if err := storebun.CreateSchema(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+			_, err = storebun.New(t.Context(), db)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("New: got error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A setting that was made on one connection of the pool is none.
+func TestNewRefusesOnePragma(t *testing.T) {
+	db := openFile(t, "")
+	if err := storebun.CreateSchema(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "PRAGMA busy_timeout = 5000"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), "busy_timeout") {
+		t.Errorf("New: got error %v", err)
 	}
 }
 

@@ -61,14 +61,27 @@ const (
 
 // probePooler makes statements on two connections of a pool at once, and
 // returns an error if they disturb each other, as they do behind a pooler that
-// the driver is not set up for. It does nothing where the pool has no second
-// connection to give.
+// the driver is not set up for.
 func probePooler(ctx context.Context, p Pool) error {
+	return onTwo(ctx, p, func(conns []*Session) error {
+		errs := make([]error, len(conns))
+		var wg sync.WaitGroup
+		for i, conn := range conns {
+			wg.Go(func() { errs[i] = probeStatements(ctx, conn, i) })
+		}
+		wg.Wait()
+		return errors.Join(errs...)
+	})
+}
+
+// onTwo calls f with two connections of a pool. It does nothing where the pool
+// has no second connection to give.
+func onTwo(ctx context.Context, p Pool, f func([]*Session) error) error {
 	if p.size != nil && p.size() == 1 {
 		return nil
 	}
-	var conns [2]*Session
-	for i := range conns {
+	var conns []*Session
+	for range 2 {
 		soon, cancel := context.WithTimeout(ctx, poolerTimeout)
 		conn, err := p.Session(soon)
 		cancel()
@@ -79,15 +92,9 @@ func probePooler(ctx context.Context, p Pool) error {
 			return err
 		}
 		defer conn.Close()
-		conns[i] = conn
+		conns = append(conns, conn)
 	}
-	var errs [len(conns)]error
-	var wg sync.WaitGroup
-	for i, conn := range conns {
-		wg.Go(func() { errs[i] = probeStatements(ctx, conn, i) })
-	}
-	wg.Wait()
-	return errors.Join(errs[:]...)
+	return f(conns)
 }
 
 // probeStatements makes statements that are the same on each connection, and

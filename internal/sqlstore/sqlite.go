@@ -39,7 +39,7 @@ var SQLite = &Dialect{
 	beat:         insertRun + ` ON CONFLICT (realm) DO UPDATE SET ran = max(ran, excluded.ran), mailer_failed = max(mailer_failed, excluded.mailer_failed)`,
 	selectBytes:  `SELECT ?`,
 	probe:        func(context.Context, *Store, Conn) error { return nil },
-	probePool:    noPooler,
+	probePool:    probeSQLitePool,
 }
 
 // sqliteBusy knows SQLite's own words for SQLITE_BUSY and its relatives, which
@@ -48,6 +48,44 @@ var SQLite = &Dialect{
 func sqliteBusy(err error) bool {
 	s := err.Error()
 	return strings.Contains(s, "database is locked") || strings.HasPrefix(s, "interrupted")
+}
+
+var (
+	errPrivateMemory = errors.New("each connection of the pool has a database of its own in memory: name a file, or call SetMaxOpenConns(1)")
+	errNoBusyTimeout = errors.New("a connection of the pool has no busy_timeout, so that what the host writes fails whenever another connection writes: add _pragma=busy_timeout(5000) to the DSN, or _busy_timeout=5000 for github.com/mattn/go-sqlite3, or call SetMaxOpenConns(1)")
+)
+
+// probeSQLitePool returns an error where connections of a pool do not share
+// their database or can't write side by side.
+func probeSQLitePool(ctx context.Context, p Pool) error {
+	return onTwo(ctx, p, func(conns []*Session) error {
+		there, inMemory := 0, false
+		for _, conn := range conns {
+			var busyTimeout int
+			if err := each(ctx, conn, func(r Row) error { return r.Scan(&busyTimeout) }, "PRAGMA busy_timeout"); err != nil {
+				return err
+			}
+			err := each(ctx, conn, func(r Row) error {
+				var seq, name, file []byte
+				err := r.Scan(&seq, &name, &file)
+				inMemory = inMemory || string(name) == "main" && len(file) == 0
+				return err
+			}, "PRAGMA database_list")
+			if err != nil {
+				return err
+			}
+			if busyTimeout == 0 && !inMemory {
+				return errNoBusyTimeout
+			}
+			if _, err := Version(ctx, conn); err == nil {
+				there++
+			}
+		}
+		if inMemory && there < len(conns) {
+			return errPrivateMemory
+		}
+		return nil
+	})
 }
 
 func beginSQLite(ctx context.Context, p Pool) (*Tx, error) {
