@@ -2,9 +2,9 @@
 // bare handler on the same database. It prints one table, in Markdown, each row
 // as soon as it is measured.
 //
-//	go run ./bench                    # everything, some 40 minutes
-//	go run ./bench -run public,mails  # some rows
-//	go run ./bench -large             # rows with 10⁷ records, too
+//	go run ./bench                     # everything, about an hour
+//	go run ./bench -run 'public|mails' # rows whose names match
+//	go run ./bench -large              # rows with 10⁷ records, too
 //
 // Every server runs in a process of its own with GOMAXPROCS=1. On Linux it has
 // a processor of its own, and the clients and the mail sink, which are in this
@@ -30,6 +30,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,10 +42,10 @@ func main() {
 	log.SetFlags(0)
 	var (
 		serve = flag.String("serve", "", "internal: be this server")
-		run   = flag.String("run", "", "comma-separated parts of the names of rows; all if empty")
+		run   = flag.String("run", "", "a regular expression for the names of rows; all if empty")
 		pairs = flag.Int("pairs", 5, "pairs of measurements a row")
 		each  = flag.Duration("time", 3*time.Second, "length of one measurement of a rate")
-		large = flag.Bool("large", false, "also measure with 10⁷ records, which takes half an hour more")
+		large = flag.Bool("large", false, "also measure with 10⁷ records, which takes an hour more")
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -55,13 +56,17 @@ func main() {
 		}
 		return
 	}
+	names, err := regexp.Compile(*run)
+	if err != nil {
+		log.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "reset-bench")
 	if err != nil {
 		log.Fatal(err)
 	}
 	divideProcessors()
 	b := &bench{pairs: *pairs, each: *each, dir: dir}
-	err = b.all(ctx, rows(*large), strings.FieldsFunc(*run, func(r rune) bool { return r == ',' }))
+	err = b.all(ctx, rows(*large), names)
 	os.RemoveAll(dir)
 	if err != nil {
 		log.Fatal(err)
@@ -112,16 +117,12 @@ func (w want) metBy(result float64) bool {
 	return true
 }
 
-// all prints the table of the rows that have one of the words in their name, or
-// of all rows without a word.
-func (b *bench) all(ctx context.Context, rows []row, words []string) error {
+// all prints the table of the rows whose names match.
+func (b *bench) all(ctx context.Context, rows []row, names *regexp.Regexp) error {
 	var chosen []row
 	width := 0
 	for _, r := range rows {
-		named := func(word string) bool {
-			return slices.ContainsFunc(r.lines, func(l line) bool { return strings.Contains(l.what, word) })
-		}
-		if len(words) > 0 && !slices.ContainsFunc(words, named) {
+		if !slices.ContainsFunc(r.lines, func(l line) bool { return names.MatchString(l.what) }) {
 			continue
 		}
 		chosen = append(chosen, r)

@@ -20,7 +20,7 @@ func rows(large bool) []row {
 	sqlite, postgres, pgx, mariaDB := "reset-sqlite", "reset-postgres", "reset-pgx", "reset-mysql"
 	group, checked := rateOf("insert-sqlite", insert, 64), rateOf("cap-postgres", insert, 64)
 	table := []row{
-		one("mails out, SQLite ÷ group commit", "/s", atLeast(0.35), mailsOut(sqlite), group),
+		one("mails out, SQLite ÷ group commit", "/s", atLeast(0.35), mailsOut(server{Kind: sqlite}), group),
 		one("accepted and mailed, public, SQLite ÷ PocketBase", "/s", atLeast(2), acceptedAndMailed(sqlite, public), acceptedAndMailed("pocketbase", throughPocketBase)),
 		one("public, SQLite ÷ group commit", "/s", atLeast(0.9), rateOf(sqlite, public, 64), group),
 		one("trusted, SQLite ÷ group commit", "/s", atLeast(0.5), rateOf(sqlite, trusted, 64), group),
@@ -29,12 +29,12 @@ func rows(large bool) []row {
 		one("public, PostgreSQL ÷ one INSERT a commit", "/s", want{}, rateOf(postgres, public, 64), rateOf("insert-postgres", insert, 64)),
 		one("trusted, PostgreSQL ÷ look-up, count, INSERT, COMMIT", "/s", atLeast(0.9), rateOf(postgres, trusted, 64), checked),
 		one("trusted, PostgreSQL by store_pgx ÷ the same", "/s", atLeast(0.9), rateOf(pgx, trusted, 64), checked),
-		one("mails out, PostgreSQL ÷ one INSERT a commit, 1 connection", "/s", atLeast(0.4), mailsOut(postgres), rateOf("insert-postgres", insert, 1)),
-		one("mails out, PostgreSQL by store_pgx ÷ the same", "/s", atLeast(0.4), mailsOut(pgx), rateOf("insert-postgres", insert, 1)),
+		one("mails out, PostgreSQL ÷ one INSERT a commit, 1 connection", "/s", atLeast(0.4), mailsOut(server{Kind: postgres}), rateOf("insert-postgres", insert, 1)),
+		one("mails out, PostgreSQL by store_pgx ÷ the same", "/s", atLeast(0.4), mailsOut(server{Kind: pgx}), rateOf("insert-postgres", insert, 1)),
 
 		one("public, MariaDB ÷ one INSERT a commit", "/s", want{}, rateOf(mariaDB, public, 64), rateOf("insert-mysql", insert, 64)),
 		one("trusted, MariaDB ÷ look-up, count, INSERT, COMMIT", "/s", want{}, rateOf(mariaDB, trusted, 64), rateOf("cap-mysql", insert, 64)),
-		one("mails out, MariaDB ÷ PostgreSQL", "/s", atLeast(0.9), mailsOut(mariaDB), mailsOut(postgres)),
+		one("mails out, MariaDB ÷ PostgreSQL", "/s", atLeast(0.9), mailsOut(server{Kind: mariaDB}), mailsOut(server{Kind: postgres})),
 
 		flood("honest mail behind 50,000 requests for nobody − without", 50_000, 0, atMost(3)),
 		flood("honest mail behind 200,000 requests for nobody − without", 200_000, 0, atMost(3)),
@@ -48,6 +48,8 @@ func rows(large bool) []row {
 		beside("10⁶ expired records, PostgreSQL", server{Kind: postgres, Expired: 1_000_000}),
 		beside("10⁶ expired records, MariaDB", server{Kind: mariaDB, Expired: 1_000_000}),
 		beside("10⁵ mails that are to be retried, SQLite", server{Kind: sqlite, Waiting: 100_000}),
+		one("mails out, beside 10⁶ expired records, SQLite ÷ without", "/s", atLeast(0.67), mailsOut(server{Kind: sqlite, Expired: 1_000_000}), mailsOut(server{Kind: sqlite})),
+		one("mails out, beside 10⁵ mails that are to be retried, SQLite ÷ without", "/s", atLeast(0.67), mailsOut(server{Kind: sqlite, Waiting: 100_000}), mailsOut(server{Kind: sqlite})),
 		purge(1_000_000),
 
 		logIns(),
@@ -165,10 +167,10 @@ func enqueue(ctx context.Context, c *child, n int) (time.Time, error) {
 	return time.Now(), c.deliver()
 }
 
-// mailsOut measures how many mails a second leave.
-func mailsOut(kind string) side {
+// mailsOut measures how many mails a second leave a server.
+func mailsOut(c server) side {
 	return func(ctx context.Context, b *bench) (float64, error) {
-		d, err := drain(ctx, b, server{Kind: kind}, limits{}, backlog)
+		d, err := drain(ctx, b, c, limits{}, backlog)
 		return backlog / d.Seconds(), err
 	}
 }
