@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/smtptest"
 )
 
@@ -84,5 +85,21 @@ func wrongClocks(t *testing.T, s server, kill bool) {
 	if twice > most {
 		t.Errorf("%d of %d mails were sent twice, want at most %d", twice, sent, most)
 	}
-	t.Logf("%d users, %d mails, %d of them twice", *clockUsers, sent, twice)
+	figure.Report(t, "mails sent twice by processes with wrong clocks", twice, sent)
+
+	// The password of every fourth user was changed, which ends the links.
+	live, gone := 0, 0
+	for _, user := range c.users {
+		if hash, _ := h.users.state(t, user); hash != "old" || !c.did("accepted", user) {
+			continue
+		}
+		live++
+		if count(t, h.db, "SELECT COUNT(*) FROM reset_activations WHERE user_id = '"+user+"'") == 0 {
+			gone++
+		}
+	}
+	if gone > 0 || live == 0 {
+		t.Errorf("%d of %d live links were removed", gone, live)
+	}
+	figure.Report(t, "live links removed by processes with wrong clocks", gone, live)
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/smtptest"
 )
 
@@ -287,8 +288,10 @@ func (c *crash) sentOnce(before map[string]int, queued []string) {
 	}
 }
 
+// sentAtLeastOnce also reports how many requests were accepted and never mailed.
 func (c *crash) sentAtLeastOnce() {
 	c.Helper()
+	accepted, lost := 0, 0
 	all := inbox(c.T, c.sink)
 	for _, user := range c.users {
 		sent := func(notification bool) bool {
@@ -297,13 +300,18 @@ func (c *crash) sentAtLeastOnce() {
 			})
 		}
 		hash, _ := c.h.users.state(c, user)
+		if c.did("accepted", user) {
+			accepted++
+		}
 		if c.did("accepted", user) && hash == "old" && !sent(false) {
+			lost++
 			c.Errorf("the request of %s was accepted and not mailed", user)
 		}
 		if notify := c.did("changed", user) || c.h.Elsewhere == "" && hash != "old"; notify != sent(true) {
 			c.Errorf("%s has the password %q: a notification was sent: %v, want %v", user, hash, sent(true), notify)
 		}
 	}
+	figure.Report(c, "accepted requests that are never mailed", lost, accepted)
 }
 
 // worksOnce uses every activation of a user, those that were mailed before the

@@ -17,6 +17,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/smtptest"
 	"github.com/gopassreset/reset/resettest"
 	storebun "github.com/gopassreset/reset/store_bun"
@@ -319,6 +320,9 @@ func TestGaleraRaces(t *testing.T) {
 	if n := count(t, nodes[0].db, "SELECT COUNT(*) FROM reset_mails"); n != len(users) {
 		t.Errorf("%d notifications are queued, want %d", n, len(users))
 	}
+	figure.Report(t, "users over the cap", int(overCap.Load()), len(users))
+	figure.Report(t, "passwords set twice", setTwice, len(users))
+	figure.Report(t, "mails sent twice", twice, len(mailed))
 	t.Logf("%d users over %d nodes: cap broken %d, set twice %d, mails twice %d; %d changes were refused, %d to be tried again",
 		len(users), len(nodes), overCap.Load(), setTwice, twice, refused.Load(), lost.Load())
 }

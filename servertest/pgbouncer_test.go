@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/resettest"
 	storebun "github.com/gopassreset/reset/store_bun"
 )
@@ -75,6 +76,45 @@ func TestPgBouncerRaces(t *testing.T) {
 	})
 }
 
+// Calls through a pooler that the driver is set up for do not fail.
+func TestPgBouncerCalls(t *testing.T) {
+	const calls = 500
+	onPgBouncer(t, func(t *testing.T, s server) {
+		db := s.open(t, 20)
+		failed, _ := callThrough(t, newStore(t, db, storebun.Options{}), calls, "")
+		if failed > 0 {
+			t.Errorf("%d calls failed", failed)
+		}
+		figure.Report(t, "calls through PgBouncer that fail", failed, 2*calls)
+	})
+}
+
+// callThrough makes calls at once, twice as many as n, and counts those that
+// fail and those of them whose error has a hint.
+func callThrough(t *testing.T, store *storebun.Store, n int, hint string) (failed, hints int) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			a := activation(i, fmt.Sprint("user ", i))
+			_, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, mailFor(a))
+			if err == nil {
+				_, err = store.Find(t.Context(), start, a.Hash)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed++
+			}
+			if err != nil && strings.Contains(err.Error(), hint) {
+				hints++
+			}
+		})
+	}
+	wg.Wait()
+	return failed, hints
+}
+
 // New refuses the modes that fail, and so do calls where New could not find out.
 func TestPgBouncerRefuses(t *testing.T) {
 	const calls, hint = 200, "default_query_exec_mode=exec"
@@ -87,27 +127,7 @@ func TestPgBouncerRefuses(t *testing.T) {
 			db = pgBouncer(mode).open(t, 1)
 			store := newStore(t, db, storebun.Options{})
 			db.SetMaxOpenConns(20)
-			var mu sync.Mutex
-			failures, hints := 0, 0
-			var wg sync.WaitGroup
-			for i := range calls {
-				wg.Go(func() {
-					a := activation(i, fmt.Sprint("user ", i))
-					_, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1}, mailFor(a))
-					if err == nil {
-						_, err = store.Find(t.Context(), start, a.Hash)
-					}
-					mu.Lock()
-					defer mu.Unlock()
-					if err != nil {
-						failures++
-					}
-					if err != nil && strings.Contains(err.Error(), hint) {
-						hints++
-					}
-				})
-			}
-			wg.Wait()
+			failures, hints := callThrough(t, store, calls, hint)
 			if failures == 0 || hints == 0 {
 				t.Errorf("of %d calls %d failed, %d with a hint", calls, failures, hints)
 			}

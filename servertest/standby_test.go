@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/smtptest"
 )
 
@@ -260,8 +261,13 @@ func TestFailoverAsynchronous(t *testing.T) {
 	request("late")
 	p.failOver(t)
 
+	again := make(map[string]int)
 	for user, live := range map[string]bool{"kept": true, "changed": false, "changed-late": true, "late": false} {
-		if err := change(user); live != (err == nil) || err != nil && !errors.Is(err, reset.ErrInvalidActivation) {
+		err := change(user)
+		if err == nil {
+			again[user]++
+		}
+		if live != (err == nil) || err != nil && !errors.Is(err, reset.ErrInvalidActivation) {
 			t.Errorf("after the failover the activation of %s: %v, want live: %t", user, err, live)
 		}
 	}
@@ -272,6 +278,10 @@ func TestFailoverAsynchronous(t *testing.T) {
 	for _, l := range inbox(t, sink) {
 		got[l.to]++
 	}
+	figure.Report(t, "redeemed links that the standby had and that work again", again["changed"], 1)
+	figure.Report(t, "redeemed links within the lag that work again, as documented", again["changed-late"], 1)
+	figure.Report(t, "accepted requests that the standby had and that are lost", 2-min(2, got[emailOf("kept")]+got[emailOf("changed")]), 2)
+	figure.Report(t, "accepted requests within the lag that are lost, as documented", 1-min(1, got[emailOf("late")]), 1)
 	for user, want := range map[string]int{"kept": 1, "changed": 1, "changed-late": 1, "late": 0} { // notifications
 		if got[emailOf(user)] != want {
 			t.Errorf("%s got %d mails, want %d", user, got[emailOf(user)], want)

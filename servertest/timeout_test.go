@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
@@ -86,13 +88,16 @@ func TestServerTimeouts(t *testing.T) {
 				}
 				mustExec(t, holder, lockStore[s.kind])
 				var wg sync.WaitGroup
+				var failed atomic.Int64
 				for i := range calls {
 					wg.Go(func() {
 						if err := issue(users + i); err != nil {
 							t.Errorf("Issue: %v", err)
+							failed.Add(1)
 						}
 						if err := store.Enqueue(t.Context(), publicRequest(users+calls+i)); err != nil {
 							t.Errorf("Enqueue: %v", err)
+							failed.Add(1)
 						}
 					})
 				}
@@ -108,6 +113,7 @@ func TestServerTimeouts(t *testing.T) {
 					t.Errorf("%d mails are queued, want %d", got, want)
 				}
 				t.Logf("%d statements were run again", failures.Load())
+				figure.Report(t, "requests that fail for a timeout of the server", int(failed.Load()), 2*calls)
 			})
 		}
 	})
@@ -182,15 +188,23 @@ func TestLockedDatabase(t *testing.T) {
 			})
 		}
 		poll(t, func() bool { return storeHost.db.Stats().WaitCount >= calls-conns })
+		figure.Report(t, "goroutines that requests to a locked table cost besides their own", max(0, runtime.NumGoroutine()-before-calls), perConn*conns)
 		if got := runtime.NumGoroutine() - before; got > calls+perConn*conns {
 			t.Errorf("%d calls cost %d goroutines, want at most %d more for each of %d connections", calls, got, perConn, conns)
 		}
 		if got := storeHost.db.Stats().OpenConnections; got > conns {
 			t.Errorf("%d connections are open, want at most %d", got, conns)
 		}
-		if got := count(t, pages.db, "SELECT COUNT(*) FROM users"); got != 0 || ctx.Err() != nil {
-			t.Errorf("meanwhile the host's own page: %d users, %v", got, ctx.Err())
+		hung := 0
+		for range calls {
+			if got := count(t, pages.db, "SELECT COUNT(*) FROM users"); got != 0 || ctx.Err() != nil {
+				hung++
+			}
 		}
+		if hung > 0 {
+			t.Errorf("meanwhile the host's own page: %d queries had to wait, %v", hung, ctx.Err())
+		}
+		figure.Report(t, "pages of the host that wait beside a locked table", hung, calls)
 		wg.Wait()
 		poll(t, func() bool { return runtime.NumGoroutine()-before <= perConn*conns })
 		if err := holder.Rollback(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/sqlstore"
 	"github.com/gopassreset/reset/resettest"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
@@ -158,6 +159,7 @@ func TestFileMoved(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Errorf("Close: %v", err)
 			}
+			figure.Report(t, "requests accepted after a fault of the file", int(late.Load()), clients*after)
 			if left != "" {
 				wantQueued(t, left, accepted)
 			}
@@ -179,6 +181,7 @@ func wantQueued(t *testing.T, path string, addresses []string) {
 			lost++
 		}
 	}
+	figure.Report(t, "requests accepted before, and lost", lost, len(addresses))
 	if lost > 0 || len(addresses) == 0 {
 		t.Errorf("%d of %d accepted requests are not in %s", lost, len(addresses), filepath.Base(path))
 	}

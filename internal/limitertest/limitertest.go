@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/resettest"
 )
 
@@ -204,6 +205,7 @@ func Processes(t *testing.T, n int, spec string) {
 	}
 	refilled := int(time.Since(began) / (ChildPeriod / ChildLimit))
 	t.Logf("%d processes, %d calls: %d events of a limit of %d", n, n*childCalls, total, ChildLimit)
+	figure.Report(t, fmt.Sprintf("events of %d processes at a limit of %d", n, ChildLimit), total, n*childCalls)
 	if total < ChildLimit || total > ChildLimit+refilled {
 		t.Errorf("%d processes allowed %d events, want %d and at most %d that were refilled", n, total, ChildLimit, refilled)
 	}
