@@ -121,6 +121,11 @@ type Config struct {
 	// ones are not. The count is some seconds old, and needs a [StatsStore].
 	// Defaults to 1,000,000, which is some 200 MB of a database.
 	MaxQueued int
+	// KeepHistory is for how long [Service.History] says what became of a user's
+	// requests and mail, 24 hours to 90 days. It needs a [HistoryStore]. Set it
+	// alike in all processes of a realm. Defaults to 7 days; a negative one turns
+	// it off.
+	KeepHistory time.Duration
 	// Observe is called for every operation, for metrics and traces; package
 	// resetotel has one for OpenTelemetry. Defaults to none.
 	Observe Observation
@@ -169,6 +174,9 @@ const (
 	minQueued          = 1000
 	defaultQueued      = 1_000_000
 	defaultPerClient   = 20 // a minute
+	minHistory         = 24 * time.Hour
+	defaultHistory     = 7 * 24 * time.Hour
+	maxHistory         = 90 * 24 * time.Hour
 	minKeyLength       = 32 // characters
 )
 
@@ -222,6 +230,9 @@ func checkConfig(c *Config) (base *url.URL, render *ui.Renderer, err error) {
 	checkLengths(c, &m)
 	inRange(&m, "Workers", &c.Workers, 1, defaultWorkers, maxWorkers)
 	inRange(&m, "MaxQueued", &c.MaxQueued, minQueued, defaultQueued, math.MaxInt32)
+	if c.KeepHistory >= 0 {
+		inRange(&m, "KeepHistory", &c.KeepHistory, minHistory, defaultHistory, maxHistory)
+	}
 	if c.PerClient == nil {
 		c.PerClient = NewMemoryLimiter(defaultPerClient, time.Minute)
 	}

@@ -114,6 +114,8 @@ func TestNewRefuses(t *testing.T) {
 		{"MinPassword", func(c *reset.Config) { c.MinPassword = 257 }},
 		{"MinPassword", func(c *reset.Config) { c.MinPassword, c.MaxPasswordBytes = 19, 72 }},
 		{"MaxPasswordBytes", func(c *reset.Config) { c.MaxPasswordBytes = 1025 }},
+		{"KeepHistory", func(c *reset.Config) { c.KeepHistory = 24*time.Hour - 1 }},
+		{"KeepHistory", func(c *reset.Config) { c.KeepHistory = 90*24*time.Hour + 1 }},
 		{"Workers", func(c *reset.Config) { c.Workers = -1 }},
 		{"Workers", func(c *reset.Config) { c.Workers = 1001 }},
 		{"Brand.Name", func(c *reset.Config) { c.Brand.Name = "A\nB" }},
@@ -217,6 +219,9 @@ func TestNewAccepts(t *testing.T) {
 		func(c *reset.Config) { c.MinPassword = 256 },
 		func(c *reset.Config) { c.MinPassword, c.MaxPasswordBytes = 16, 64 },
 		func(c *reset.Config) { c.Workers = 1000 },
+		func(c *reset.Config) { c.KeepHistory = 24 * time.Hour },
+		func(c *reset.Config) { c.KeepHistory = 90 * 24 * time.Hour },
+		func(c *reset.Config) { c.KeepHistory = -1 },
 	} {
 		newFixture(t, newHost(), edit)
 	}

@@ -3,6 +3,7 @@ package reset
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -400,8 +401,12 @@ func (d *delivery) inTime(mails []Mail) (live []Mail) {
 // retire removes public requests that have no user. What is retired while the
 // store removes others is removed together.
 func (d *delivery) retire(mails []Mail) {
+	gone := removed(mails)
+	for i, m := range mails {
+		gone[i].Note = d.note(m, Note{At: d.clock.now(d.work), Outcome: OutcomeUserGone})
+	}
 	d.mu.Lock()
-	d.retired = append(d.retired, removed(mails)...)
+	d.retired = append(d.retired, gone...)
 	first := !d.retiring
 	d.retiring = true
 	d.mu.Unlock()
@@ -459,7 +464,11 @@ func group(mails []Mail) (jobs []job) {
 // settleSent removes a mail that was sent. One that the store keeps all the
 // same would be sent with every lease: it is remembered.
 func (d *delivery) settleSent(ctx context.Context, m Mail) {
-	settled := d.settle(ctx, removed([]Mail{m}))
+	done := removed([]Mail{m})
+	if m.Kind == MailNotification { // of others it follows from the attempt
+		done[0].Note = d.note(m, Note{At: d.clock.now(ctx), Outcome: OutcomeSent})
+	}
+	settled := d.settle(ctx, done)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -497,18 +506,13 @@ func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, er
 		d.settle(ctx, unspent(others))
 		return
 	case errors.Is(err, ErrTooManyRequests):
-		refused := overCap
-		if m.UserID == "" {
-			refused = overBudget
-		}
-		d.events.count(ctx, refused, "user", user.ID)
-		d.settle(ctx, removed(j.mails))
+		d.drop(ctx, j.mails, user)
 		return
 	case err != nil:
 		d.retry(ctx, j.mails, err)
 		return
 	}
-	d.settle(ctx, removed(others))
+	d.answered(ctx, m, others)
 	if expires.Sub(d.clock.now(ctx)) < d.leastLeft() {
 		// The mail has joined a request that ends soon, and then makes room.
 		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Class: m.Class, Unspent: true}})
@@ -580,7 +584,9 @@ func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg 
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))
 		return
 	}
-	err = d.send(ctx, m, msg)
+	if err = d.send(ctx, m, msg); err != nil {
+		err = &refusal{err, quoteRefusal(err, msg)}
+	}
 	failpoint.Hit("sent")
 	if err != nil && ctx.Err() != nil {
 		d.cut.Add(1)
@@ -592,13 +598,13 @@ func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg 
 		d.events.log(ctx, mailSent, attrsOf(m)...)
 	case errors.Is(err, ErrUndeliverable):
 		end(available, nil)
-		d.giveUp(ctx, []Mail{m}, mailUndeliverable, err)
+		d.giveUp(ctx, []Mail{m}, mailUndeliverable, OutcomeUndeliverable, err)
 	case errors.Is(err, ErrUnconfirmed):
 		end(inconclusive, nil)
 		d.sendOnceMore(ctx, m, err)
 	case errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
 		end(unavailable, err)
-		d.settle(ctx, unspent([]Mail{m}))
+		d.settle(ctx, d.noted(ctx, m, unspent([]Mail{m}), err, ""))
 	default:
 		end(inconclusive, nil)
 		d.retry(ctx, []Mail{m}, err)
@@ -664,10 +670,10 @@ func (d *delivery) sendOnceMore(ctx context.Context, m Mail, cause error) {
 	}
 	at := d.clock.now(ctx).Add(life / 2)
 	if !at.Before(d.lastAttempt(m)) {
-		d.settle(ctx, removed([]Mail{m}))
+		d.settle(ctx, d.noted(ctx, m, removed([]Mail{m}), cause, OutcomeUnconfirmed))
 		return
 	}
-	d.settle(ctx, freed([]Mail{m}, at))
+	d.settle(ctx, d.noted(ctx, m, freed([]Mail{m}, at), cause, ""))
 }
 
 // lastAttempt returns when it is too late to send a mail.
@@ -692,7 +698,7 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 			continue
 		}
 		again = append(again, m)
-		settlements = append(settlements, Settlement{Mail: m.ID, Lease: m.Lease, Retry: at, Class: retryClass(m)})
+		settlements = append(settlements, d.noted(ctx, m, freed([]Mail{m}, at), cause, "")...)
 	}
 	for _, m := range again {
 		d.events.log(ctx, mailFailed, append(attrsOf(m), "error", cause)...)
@@ -705,7 +711,7 @@ func (d *delivery) retry(ctx context.Context, mails []Mail, cause error) {
 // it gives them back, and nothing is leased for some time.
 func (d *delivery) expire(ctx context.Context, mails []Mail, cause error) {
 	if len(mails) == 0 || !d.clock.doubtful(ctx) {
-		d.giveUp(ctx, mails, mailExpired, cause)
+		d.giveUp(ctx, mails, mailExpired, OutcomeExpired, cause)
 		return
 	}
 	d.settle(ctx, unspent(mails))
@@ -715,14 +721,78 @@ func (d *delivery) expire(ctx context.Context, mails []Mail, cause error) {
 }
 
 // giveUp removes mails and says why.
-func (d *delivery) giveUp(ctx context.Context, mails []Mail, e event, cause error, attrs ...any) {
+func (d *delivery) giveUp(ctx context.Context, mails []Mail, e event, o MailOutcome, cause error) {
+	var attrs []any
 	if cause != nil {
 		attrs = append(attrs, "error", cause)
 	}
+	var done []Settlement
 	for _, m := range mails {
 		d.events.log(ctx, e, append(attrsOf(m), attrs...)...)
+		done = append(done, d.noted(ctx, m, removed([]Mail{m}), cause, o)...)
 	}
-	d.settle(ctx, removed(mails))
+	d.settle(ctx, done)
+}
+
+// drop removes mails for which a user gets no link. Public requests of an hour
+// that are over the budget are one entry in the history.
+func (d *delivery) drop(ctx context.Context, mails []Mail, user User) {
+	done, n := removed(mails), Note{At: d.clock.now(ctx)}
+	if m := mails[0]; m.UserID != "" {
+		d.events.count(ctx, overCap, "user", user.ID)
+		n.Outcome = OutcomeOverCap
+		done[0].Note = d.note(m, n)
+	} else {
+		d.events.count(ctx, overBudget, "user", user.ID)
+		n.ID, n.Requests, n.Outcome = hourOf(n.At), len(mails), OutcomeOverBudget
+		done[0].Note = d.note(Mail{Kind: MailReset, UserID: user.ID}, n)
+	}
+	d.settle(ctx, done)
+}
+
+// answered removes the mails that m answers as well.
+func (d *delivery) answered(ctx context.Context, m Mail, others []Mail) {
+	done := removed(others)
+	if len(done) > 0 {
+		done[0].Note = d.note(m, Note{ID: m.ID, Requests: len(done), At: d.clock.now(ctx)})
+	}
+	d.settle(ctx, done)
+}
+
+// note returns a note on a mail, or nil if that is bound to nobody or no history
+// is kept.
+func (d *delivery) note(m Mail, n Note) *Note {
+	if m.UserID == "" || d.cfg.KeepHistory < 0 {
+		return nil
+	}
+	n.UserID, n.Attempts, n.Kind = m.UserID, m.Attempts, HistoryTrusted
+	switch {
+	case m.Kind == MailNotification:
+		n.Kind = HistoryNotification
+	case n.Requests > 0: // as only public ones are counted
+		n.Kind = HistoryPublic
+	}
+	return &n
+}
+
+// noted adds to the settlement of a mail what the mail system said of it and its
+// outcome, if there is either.
+func (d *delivery) noted(ctx context.Context, m Mail, done []Settlement, cause error, o MailOutcome) []Settlement {
+	n := Note{At: d.clock.now(ctx), Outcome: o}
+	var refused *refusal
+	if errors.As(cause, &refused) {
+		n.Refusal = refused.words
+	}
+	if n.Refusal != "" || o != "" {
+		done[0].Note = d.note(m, n)
+	}
+	return done
+}
+
+// hourOf returns an ID for what happened within an hour.
+func hourOf(t time.Time) (id ID) {
+	binary.BigEndian.PutUint64(id[:8], uint64(t.Truncate(time.Hour).UnixMilli())<<16)
+	return id
 }
 
 // attrsOf leaves the address out: it may be one that has no account.

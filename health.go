@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// maxEntries is how many entries of a history are shown.
+const maxEntries = 100
+
 // unhealthyAfter is how long a due mail may wait.
 const unhealthyAfter = 5 * time.Minute
 
@@ -46,4 +49,56 @@ func (s *Service) Health(ctx context.Context) error {
 		return fmt.Errorf("reset: health: a mail has been due for %v", stats.OldestDue.Truncate(time.Second))
 	}
 	return nil
+}
+
+// History returns what became of a user's requests and mail within
+// Config.KeepHistory, the latest first, at most 100 entries. It fails with an error
+// that wraps [errors.ErrUnsupported] unless Config.Store is a [HistoryStore] and
+// KeepHistory is on.
+//
+// It is for operators. It holds no secret, but says that the user exists, and
+// when a link was requested: show it to nobody else. Of an address without an
+// account there is nothing to show.
+func (s *Service) History(ctx context.Context, userID string) ([]HistoryEntry, error) {
+	store, err := s.historyStore()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	now := s.clock.now(ctx)
+	var entries []HistoryEntry
+	err = s.events.noPanic(ctx, func() (err error) {
+		entries, err = store.History(ctx, now, userID, maxEntries)
+		return err
+	})
+	if err != nil {
+		return nil, wrap("history", err)
+	}
+	return entries, nil
+}
+
+// EraseHistory removes what History returns, for a host that deletes an account.
+// Call it after Revoke, and like Revoke inside a transaction of the host: what is still
+// queued stays, and begins a history again.
+func (s *Service) EraseHistory(ctx context.Context, userID string) error {
+	store, err := s.historyStore()
+	if err == nil {
+		err = store.EraseHistory(ctx, userID)
+	}
+	if err != nil {
+		return wrap("erase history", err)
+	}
+	return nil
+}
+
+func (s *Service) historyStore() (HistoryStore, error) {
+	store, ok := s.cfg.Store.(HistoryStore)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("reset: Config.Store is no HistoryStore: %w", errors.ErrUnsupported)
+	case s.cfg.KeepHistory < 0:
+		return nil, fmt.Errorf("reset: Config.KeepHistory is negative: %w", errors.ErrUnsupported)
+	}
+	return store, nil
 }

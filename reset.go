@@ -36,6 +36,7 @@
 // request is mailed at least once, through crashes and outages, unless it
 // expires first. GET requests redeem nothing, so mail scanners do no harm. Only
 // SHA-256 hashes of activations are stored; links are made when mail is sent.
+// Where a user's mail is, operators learn from [Service.History].
 //
 // # What the host must do
 //
@@ -119,6 +120,7 @@ func New(cfg Config) (*Service, error) {
 	if l, ok := cfg.PerClient.(interface{ Burst() int }); ok && l.Burst() > cfg.Workers {
 		events.log(context.Background(), workersFew, "workers", cfg.Workers, "burst", l.Burst())
 	}
+	keepHistory(cfg.Store, cfg.KeepHistory)
 	cfg.Observe = cfg.Observe.contained(events)
 	clock := newClock(cfg.Store, events)
 	return &Service{

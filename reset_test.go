@@ -655,6 +655,12 @@ func TestNoSecretsInStore(t *testing.T) {
 	}
 	defer store.Close()
 	f := newFixture(t, newHost(ann, bob), func(c *reset.Config) { c.Store = store })
+	f.mailer.do = func(_ context.Context, n int, m reset.Message) error {
+		if n == 0 { // with words that repeat the link
+			return fmt.Errorf("%w: spam: %s", reset.ErrUnavailable, m.Text)
+		}
+		return nil
+	}
 	f.run()
 	secrets := make(map[string]string)
 	secret := func(name, activation string) {
@@ -672,6 +678,12 @@ func TestNoSecretsInStore(t *testing.T) {
 		}
 		secret("answered to "+u.Name, activation)
 		secret("mailed to "+u.Name, activationOf(t, m))
+	}
+	for i, m := range f.mailer.attempts() {
+		secret(fmt.Sprint("in attempt ", i), activationOf(t, m))
+	}
+	if entries, err := f.History(t.Context(), ann.ID); err != nil || len(entries) != 1 || entries[0].Refusal == "" {
+		t.Errorf("History: %v, %v", entries, err)
 	}
 	const password, refused = "canary 7 grey herons", "canary"
 	secrets["password"], secrets["hash"] = password, hashPrefix+password

@@ -205,4 +205,41 @@ type Settlement struct {
 	Class       int       // the mail's class from then on
 	Unspent     bool      // the attempt does not count
 	Held        bool      // the lease goes on until Retry
+	Note        *Note     // for a HistoryStore, which other stores ignore
 }
+
+// A Note is what a HistoryStore adds to an entry in the history of a user, or
+// begins one with.
+type Note struct {
+	UserID   string
+	ID       ID          // of the entry; zero: of the mail
+	Kind     HistoryKind // of a new entry
+	Requests int         // how many further requests the entry is about
+	At       time.Time
+	Attempts int         // of the mail so far; 0: unchanged
+	Refusal  string      // "": not refused
+	Outcome  MailOutcome // "": none yet
+}
+
+// MailOutcome is why a mail is no longer queued.
+type MailOutcome string
+
+const (
+	OutcomeSent          MailOutcome = "sent"          // the mail system took it
+	OutcomeUnconfirmed   MailOutcome = "unconfirmed"   // it probably did
+	OutcomeUndeliverable MailOutcome = "undeliverable" // it never will
+	OutcomeExpired       MailOutcome = "expired"       // too old before it could be sent
+	OutcomeWithdrawn     MailOutcome = "withdrawn"     // its request ended first
+	OutcomeOverCap       MailOutcome = "over_cap"      // the user had too many live requests
+	OutcomeOverBudget    MailOutcome = "over_budget"   // the user had got too many mails
+	OutcomeUserGone      MailOutcome = "user_gone"     // the address is not the user's any more
+)
+
+// HistoryKind says who caused an entry.
+type HistoryKind string
+
+const (
+	HistoryPublic       HistoryKind = "public"       // a public request
+	HistoryTrusted      HistoryKind = "trusted"      // a request of a trusted caller
+	HistoryNotification HistoryKind = "notification" // a changed password
+)

@@ -196,7 +196,7 @@ func fill(ctx context.Context, db *bun.DB, c *server) error {
 	insert(c.Waiting, mails, "#1000000000000000+i#, #'reset'#, #i#, #"+address+"#, 11, $later+i, $tomorrow+i, 1")
 	insert(c.Live, activations, "#1000000000000000+i#, #1000000000000000+i#, #i#, #"+address+"#, $later+i")
 	insert(c.Live, "reset_locks (user_id, claim_until, expires)", "#i#, 0, $later+i")
-	insert(c.Live, "reset_sent (mail, user_id, sent, expires)", "#1000000000000000+i#, #i#, $now, $tomorrow+i")
+	insert(c.Live, "reset_history (user_id, id, kind, bound, attempts, attempted, ends, expires)", "#i#, #1000000000000000+i#, #'public'#, $now, 1, $now, $later+i, $tomorrow+i")
 	// What has expired was to be sent first.
 	insert(c.Expired/2, mails, "#2000000000000000+i#, #'reset'#, NULL, #"+address+"#, 0, $recently+i, $recently+i, 1")
 	insert(c.Expired/2, activations, "#2000000000000000+i#, #2000000000000000+i#, #'gone', i#, #"+address+"#, $recently+i")

@@ -262,8 +262,8 @@ func wantBounded(t *testing.T, h *host, people int) {
 	}
 	eventually(t, "queued mails", func() (int, bool) { n := count("reset_mails"); return n, n == 0 })
 	for table, most := range map[string]int{
-		"reset_activations": 3*victims + 1, // nobody's but the victims' and the attacker's own
-		"reset_sent":        3*victims + people,
+		"reset_activations": 3*victims + 1,            // nobody's but the victims' and the attacker's own
+		"reset_history":     5*victims + 2*people + 2, // what is over the budget has one an hour
 		"reset_locks":       victims + people + 1,
 	} {
 		if n := count(table); n > most {

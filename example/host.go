@@ -120,7 +120,8 @@ func (h *host) handler() http.Handler {
 	mux.Handle("/account/", h.service.Pages())                                                             // for browsers
 	mux.Handle("GET /.well-known/change-password", http.RedirectHandler("/password", http.StatusSeeOther)) // for password managers
 	mux.HandleFunc("GET /healthz", h.health)
-	mux.HandleFunc("GET /metrics", h.showMetrics)
+	mux.HandleFunc("GET /metrics", h.forOperators(h.showMetrics))
+	mux.HandleFunc("GET /history/{user}", h.forOperators(h.showHistory))
 	if h.mailbox != nil {
 		mux.Handle("/inbox", h.mailbox)
 	}

@@ -91,15 +91,38 @@ func (m *metrics) text(s reset.Stats, now time.Time) string {
 	return b.String()
 }
 
-// showMetrics answers those with the API key, as Prometheus's "authorization"
-// sends it: how often mail is sent depends on who has an account.
-func (h *host) showMetrics(w http.ResponseWriter, r *http.Request) {
-	want := "Bearer " + h.options.apiKey
-	if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte(want)) != 1 {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		http.Error(w, "The API key is needed.", http.StatusUnauthorized)
+// forOperators answers those with the API key, as Prometheus's "authorization"
+// sends it.
+func (h *host) forOperators(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		want := "Bearer " + h.options.apiKey
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte(want)) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "The API key is needed.", http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		next(w, r)
+	}
+}
+
+// showHistory says where a user's mail is, a line for each request and mail.
+func (h *host) showHistory(w http.ResponseWriter, r *http.Request) {
+	entries, err := h.service.History(r.Context(), r.PathValue("user"))
+	if err != nil {
+		h.log.Error("history", "error", err)
+		http.Error(w, "no history", http.StatusInternalServerError)
 		return
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	for _, e := range entries {
+		fmt.Fprintln(w, e)
+	}
+}
+
+// showMetrics is for operators: how often mail is sent depends on who has an
+// account.
+func (h *host) showMetrics(w http.ResponseWriter, r *http.Request) {
 	stats, err := h.service.Stats(r.Context())
 	if err != nil {
 		h.log.Error("metrics", "error", err)
@@ -107,6 +130,5 @@ func (h *host) showMetrics(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
 	fmt.Fprint(w, h.metrics.text(stats, time.Now()))
 }

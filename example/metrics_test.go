@@ -12,8 +12,8 @@ import (
 // What the board and the alerts read is there.
 func TestMetrics(t *testing.T) {
 	h, _ := start(t)
-	scrape := func(key string) (status int, text string) {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", h.base+"/metrics", nil)
+	read := func(path, key string) (status int, text string) {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", h.base+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,6 +21,7 @@ func TestMetrics(t *testing.T) {
 		got := newBrowser(t, h).do(r)
 		return got.status, got.body
 	}
+	scrape := func(key string) (status int, text string) { return read("/metrics", key) }
 	if status, text := scrape("wrong"); status != 401 || strings.Contains(text, "reset_") {
 		t.Errorf("without the key: %d %s", status, text)
 	}
@@ -46,6 +47,15 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %s in\n%s", line, text)
 		}
+	}
+	if status, text := read("/history/alice", "wrong"); status != 401 || strings.Contains(text, "public") {
+		t.Errorf("the history without the key: %d %s", status, text)
+	}
+	if status, text := read("/history/alice", h.options.apiKey); status != 200 || strings.Count(text, "\n") != 1 || !strings.Contains(text, " public ") || !strings.Contains(text, "; sent ") {
+		t.Errorf("the history of a user: %d %s", status, text)
+	}
+	if status, text := read("/history/nobody", h.options.apiKey); status != 200 || text != "" {
+		t.Errorf("the history of nobody: %d %s", status, text)
 	}
 	for _, file := range []string{"grafana.json", "alerts.yml"} {
 		used, err := os.ReadFile("../docs/ops/" + file)

@@ -27,7 +27,7 @@ var steps = []struct {
 	version int
 	down    string
 }{
-	{2, drop("reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms", "reset_schema")},
+	{2, drop("reset_activations", "reset_mails", "reset_locks", "reset_history", "reset_realms", "reset_schema")},
 }
 
 // The files are what storebun.DDL returns; go test ./migrations -update writes

@@ -242,6 +242,29 @@ func (s *FaultStore) Queued(ctx context.Context, limit int) (int, error) {
 	return 0, errors.ErrUnsupported
 }
 
+// KeepHistory implements reset.HistoryStore if the Store below does.
+func (s *FaultStore) KeepHistory(d time.Duration) {
+	if below, ok := s.Store.(reset.HistoryStore); ok {
+		below.KeepHistory(d)
+	}
+}
+
+// History is like Stats.
+func (s *FaultStore) History(ctx context.Context, now time.Time, userID string, n int) ([]reset.HistoryEntry, error) {
+	if below, ok := s.Store.(reset.HistoryStore); ok {
+		return below.History(ctx, now, userID, n)
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// EraseHistory is like Stats.
+func (s *FaultStore) EraseHistory(ctx context.Context, userID string) error {
+	if below, ok := s.Store.(reset.HistoryStore); ok {
+		return below.EraseHistory(ctx, userID)
+	}
+	return errors.ErrUnsupported
+}
+
 // Realm implements reset.RealmStore if the Store below does, and otherwise
 // returns nil. The view is a FaultStore with the same Before and After.
 func (s *FaultStore) Realm(name string) reset.Store {

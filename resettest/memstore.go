@@ -16,8 +16,9 @@ import (
 )
 
 var (
-	_ reset.RealmStore = (*MemStore)(nil)
-	_ reset.StatsStore = (*MemStore)(nil)
+	_ reset.RealmStore   = (*MemStore)(nil)
+	_ reset.StatsStore   = (*MemStore)(nil)
+	_ reset.HistoryStore = (*MemStore)(nil)
 )
 
 // claimTimeout ends a claim whose outcome is not recorded.
@@ -39,6 +40,8 @@ type MemStore struct {
 	bound       map[reset.ID]bound       // public requests that count for a budget
 	quiet       map[string]time.Time     // by user; until then none is bound
 	redeeming   map[string]chan struct{} // by user; closed when Redeem ends
+	entries     map[entryKey]*entry      // of the history
+	keep        time.Duration            // of new ones
 	ran, failed time.Time                // of Beat
 	baseURL     string
 
@@ -128,6 +131,7 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	if wait := s.budget(now, a.UserID, limits); public && wait > 0 {
 		return reset.Activation{}, &reset.LimitError{RetryAfter: wait}
 	}
+	id := a.Request // a may join another
 	if wait := s.wait(now, a.UserID, limits.MaxRequests); wait > 0 && !s.hasLive(now, a.UserID, a.Request) {
 		last := s.lastLive(now, a.UserID)
 		if !limits.Join || last == nil {
@@ -153,6 +157,9 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	}
 	if public {
 		s.bound[m.ID] = bound{a.UserID, now}
+	}
+	if m == nil || leased {
+		s.noteIssued(now, id, a, m, public)
 	}
 	return a, nil
 }
@@ -270,7 +277,7 @@ func (s *MemStore) redeemHere(ctx context.Context, now time.Time, a reset.Activa
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if done {
-			s.finish(a.UserID, notification)
+			s.finish(now, a, notification)
 		}
 		delete(s.redeeming, a.UserID)
 		close(over)
@@ -313,7 +320,7 @@ func (s *MemStore) redeemElsewhere(ctx context.Context, now time.Time, a reset.A
 	var refused *reset.PasswordError
 	switch {
 	case err == nil:
-		settle = func() { s.finish(a.UserID, notification) }
+		settle = func() { s.finish(now, a, notification) }
 	case errors.Is(err, reset.ErrNotChanged), errors.As(err, &refused):
 		settle = func() { s.giveBack(c) }
 	}
@@ -352,8 +359,8 @@ func (s *MemStore) redeemable(now time.Time, a reset.Activation) bool {
 	return stored != nil && stored.UserID == a.UserID && stored.live(now)
 }
 
-func (s *MemStore) finish(userID string, notification reset.Mail) {
-	s.revoke(userID)
+func (s *MemStore) finish(now time.Time, a reset.Activation, notification reset.Mail) {
+	s.revoke(now, a.UserID, a.Request)
 	s.add(notification)
 }
 
@@ -366,14 +373,15 @@ func (s *MemStore) Revoke(ctx context.Context, now time.Time, userID string, qui
 		return err
 	}
 	defer s.mu.Unlock()
-	s.revoke(userID)
+	s.revoke(millis(now), userID, reset.ID{})
 	if quiet = millis(quiet); userID != "" && quiet.After(s.quiet[userID]) {
 		s.quiet[userID] = quiet
 	}
 	return nil
 }
 
-func (s *MemStore) revoke(userID string) {
+// revoke ends a user's requests. redeemed is the one that was redeemed, if any.
+func (s *MemStore) revoke(now time.Time, userID string, redeemed reset.ID) {
 	for h, a := range s.activations {
 		if a.UserID == userID {
 			delete(s.activations, h)
@@ -382,8 +390,10 @@ func (s *MemStore) revoke(userID string) {
 	for id, m := range s.mails {
 		if m.Kind == reset.MailReset && m.UserID == userID {
 			delete(s.mails, id)
+			s.withdraw(now, m)
 		}
 	}
+	s.endRequests(now, userID, redeemed)
 }
 
 // Lease implements reset.Store.
@@ -418,6 +428,9 @@ func (s *MemStore) Settle(ctx context.Context, done []reset.Settlement) error {
 	defer s.mu.Unlock()
 	for _, d := range done {
 		m := s.mails[d.Mail]
+		if d.Note != nil && (m == nil || m.Lease == d.Lease && m.Lease != reset.ID{}) {
+			s.note(d)
+		}
 		switch {
 		case m == nil || m.Lease != d.Lease || m.Lease == reset.ID{}:
 		case d.Retry.IsZero():
@@ -470,6 +483,10 @@ func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (removed, un
 		if expired(m.Expires) {
 			delete(s.mails, id)
 			unsent++
+			if m.UserID != "" {
+				e := s.entry(now, m.UserID, m.ID, kindOf(m.Kind))
+				e.Outcome, e.OutcomeAt, e.attempted = reset.OutcomeExpired, m.Expires, time.Time{}
+			}
 		}
 	}
 	for userID, c := range s.claims {
@@ -480,6 +497,11 @@ func (s *MemStore) purge(ctx context.Context, now time.Time, n int) (removed, un
 	for id, b := range s.bound {
 		if expired(b.at.Add(day)) {
 			delete(s.bound, id)
+		}
+	}
+	for key, e := range s.entries {
+		if expired(e.until) {
+			delete(s.entries, key)
 		}
 	}
 	for userID, until := range s.quiet {
@@ -567,6 +589,7 @@ func (s *MemStore) begin(ctx context.Context) error {
 		s.bound = make(map[reset.ID]bound)
 		s.quiet = make(map[string]time.Time)
 		s.redeeming = make(map[string]chan struct{})
+		s.entries = make(map[entryKey]*entry)
 	}
 	return nil
 }

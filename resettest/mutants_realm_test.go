@@ -153,7 +153,7 @@ func realmMutants() []storeMutant {
 				err := view.Redeem(ctx, now, a, notification, apply)
 				for _, s := range all() {
 					if err == nil {
-						s.locked(func() { s.revoke(a.UserID) })
+						s.locked(func() { s.revoke(now, a.UserID, reset.ID{}) })
 					}
 				}
 				return err
@@ -175,7 +175,7 @@ func realmMutants() []storeMutant {
 				view := b.mem.Realm(name).(*MemStore)
 				return &wrongRealm{view, b.mem.Realm("a").(*MemStore)}
 			}
-		}, []string{"Realm/Stats"}},
+		}, []string{"Realm/Stats", "Realm/History"}},
 		{"one BaseURL for all", func(b *broken) {
 			b.RealmFunc = func(name string) reset.Store {
 				view := b.mem.Realm(name).(*MemStore)
@@ -185,7 +185,7 @@ func realmMutants() []storeMutant {
 	}
 }
 
-// A wrongRealm is a view with figures and the BaseURL of another realm.
+// A wrongRealm is a view with figures, a history and the BaseURL of another realm.
 type wrongRealm struct {
 	*MemStore
 	other *MemStore
@@ -193,6 +193,10 @@ type wrongRealm struct {
 
 func (w *wrongRealm) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 	return w.other.Stats(ctx, now)
+}
+
+func (w *wrongRealm) History(ctx context.Context, now time.Time, userID string, n int) ([]reset.HistoryEntry, error) {
+	return w.other.History(ctx, now, userID, n)
 }
 
 func (w *wrongRealm) SetBaseURL(ctx context.Context, baseURL string) (string, error) {

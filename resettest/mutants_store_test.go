@@ -766,7 +766,7 @@ func mailMutants() []storeMutant {
 				b.locked(func() {
 					for _, a := range maps.Clone(b.mem.activations) {
 						if !a.Expires.After(now) {
-							b.mem.revoke(a.UserID)
+							b.mem.revoke(now, a.UserID, reset.ID{})
 						}
 					}
 				})
@@ -913,7 +913,7 @@ func raceMutants() []storeMutant {
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.mem.finish(a.UserID, notification) })
+				b.locked(func() { b.mem.finish(now, a, notification) })
 				return nil
 			}
 		}, []string{"Race/one activation", "Race/activations of one user"}},
@@ -930,7 +930,7 @@ func raceMutants() []storeMutant {
 				if err := apply(ctx); err != nil {
 					return err
 				}
-				b.locked(func() { b.mem.finish(a.UserID, notification) })
+				b.locked(func() { b.mem.finish(now, a, notification) })
 				return nil
 			}
 		}, []string{"Race/activations of one user"}},
@@ -994,7 +994,7 @@ func raceMutants() []storeMutant {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				if limits.MaxRequests == 1 {
 					defer func() { ended <- struct{}{} }()
-					b.locked(func() { b.mem.revoke(a.UserID) })
+					b.locked(func() { b.mem.revoke(now, a.UserID, reset.ID{}) })
 				}
 				return b.mem.Issue(ctx, now, a, limits, m)
 			}
@@ -1022,7 +1022,7 @@ func raceMutants() []storeMutant {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				issued, err := b.mem.Issue(ctx, now, a, limits, nil)
 				if err == nil {
-					b.locked(func() { b.mem.revoke(a.UserID) }) // a call between the two
+					b.locked(func() { b.mem.revoke(now, a.UserID, reset.ID{}) }) // a call between the two
 					err = b.mem.Enqueue(ctx, *m)
 				}
 				return issued, err
@@ -1063,7 +1063,7 @@ func claimMutants() []storeMutant {
 			if err := apply(ctx); err != nil {
 				return err
 			}
-			b.locked(func() { b.mem.finish(a.UserID, notification) })
+			b.locked(func() { b.mem.finish(now, a, notification) })
 			return nil
 		}
 	}
@@ -1124,7 +1124,7 @@ func claimMutants() []storeMutant {
 		}, []string{"Claim/applies when cancelled"}},
 		{"a failure ends later activations", settled(func(b *broken, _ context.Context, a reset.Activation, err error) error {
 			if err != nil {
-				b.locked(func() { b.mem.revoke(a.UserID) })
+				b.locked(func() { b.mem.revoke(time.Now(), a.UserID, reset.ID{}) })
 			}
 			return err
 		}), []string{"Claim/the live only"}},

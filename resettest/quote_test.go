@@ -21,6 +21,7 @@ func TestQuotes(t *testing.T) {
 		{"../clock.go", "ClockStore", quotes(clockSentences())},
 		{"../realm.go", "RealmStore", quotes(realmSentences(true))},
 		{"../stats.go", "StatsStore", quotes(statsSentences())},
+		{"../history.go", "HistoryStore", quotes(historySentences())},
 		{"../limiter.go", "Limiter", quotes(limiterSentences())},
 		{"../mailer.go", "Mailer", quotes(mailerSentences())},
 		{"../users.go", "Users", quotes(usersSentences(UsersHost{Barred: []string{""}}))},

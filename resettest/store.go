@@ -15,8 +15,8 @@ import (
 )
 
 // TestStore tests a store in the mode "one transaction". Each subtest tests one
-// promise of reset.Store, or of reset.RealmStore, reset.ClockStore or
-// reset.StatsStore if the store is one, on a store from open, which must be empty
+// promise of reset.Store, or of reset.RealmStore, reset.ClockStore,
+// reset.StatsStore or reset.HistoryStore if the store is one, on a store from open, which must be empty
 // and used by nothing else. If the store must be closed, open does so in
 // t.Cleanup.
 //
@@ -37,7 +37,7 @@ func TestStoreElsewhere(t *testing.T, open func(t *testing.T) reset.Store) {
 }
 
 func testStore(t *testing.T, open func(t *testing.T) reset.Store, elsewhere bool) {
-	for _, s := range slices.Concat(storeSentences(elsewhere), realmSentences(elsewhere), clockSentences(), statsSentences()) {
+	for _, s := range slices.Concat(storeSentences(elsewhere), realmSentences(elsewhere), clockSentences(), statsSentences(), historySentences()) {
 		t.Run(s.name, func(t *testing.T) {
 			cite(t, s.quote)
 			s.check(&storeCheck{TB: t, store: open(t), elsewhere: elsewhere})

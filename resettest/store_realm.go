@@ -20,6 +20,7 @@ func realmSentences(elsewhere bool) []storeSentence {
 		{"Realm/Revoke", none, (*storeCheck).realmsOfRevoke},
 		{"Realm/Redeem", none, (*storeCheck).realmsOfRedeem},
 		{"Realm/Stats", none, (*storeCheck).realmsOfStats},
+		{"Realm/History", none, (*storeCheck).realmsOfHistory},
 		{"Realm/Purge", "except that Purge removes the expired records of all realms", (*storeCheck).realmsOfPurge},
 		{"Realm/views", "Views with the same name share their records; the store itself is the view with the name \"\".", (*storeCheck).realmsOfViews},
 		{"Realm/names", "Names compare as bytes and have at most 64 of them.", (*storeCheck).realmNames},
@@ -210,6 +211,30 @@ func (c *storeCheck) realmsOfViews() {
 	if _, ok := c.in("a").store.(reset.RealmStore); !ok {
 		c.Errorf("the view is no RealmStore")
 	}
+}
+
+func (c *storeCheck) realmsOfHistory() {
+	in := c.in("a")
+	in.keepHistory()
+	m, e := in.attemptPublic(start, "user")
+	waits := in.notification("user")
+	waits.Due = at(late)
+	in.enqueue(waits)
+	for _, other := range c.others() {
+		other.keepHistory()
+		other.wantHistory(start, "user")
+		other.settle(withNote(remove(m), "user", reset.Note{ID: other.id(), At: start, Outcome: reset.OutcomeExpired, Kind: reset.HistoryPublic}))
+		other.revoke("user")
+		if err := other.historyStore().EraseHistory(c.Context(), "user"); err != nil {
+			c.Fatalf("EraseHistory: %v", err)
+		}
+	}
+	in.settle(remove(m))
+	of := reset.HistoryEntry{ID: waits.ID, Kind: reset.HistoryNotification, Queued: true, Due: waits.Due}
+	in.wantHistory(start, "user", of, sent(e, start))
+	c.purgeAll(at(notificationLifetime))
+	of.Queued, of.Due, of.Outcome, of.OutcomeAt = false, time.Time{}, reset.OutcomeExpired, waits.Expires
+	in.wantHistory(start, "user", of, sent(e, start))
 }
 
 func (c *storeCheck) realmNames() {

@@ -63,6 +63,7 @@ type wholeStore interface {
 	reset.RealmStore
 	reset.ClockStore
 	reset.StatsStore
+	reset.HistoryStore
 }
 
 // A connected is a store with its own pool, or that of db.

@@ -195,7 +195,7 @@ func (c *crash) restart() {
 	}
 	c.passMinute()
 	c.goesOn(service, c.users[0])
-	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent"} {
+	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history"} {
 		mustExec(c, c.h.db, "DELETE FROM "+table)
 	}
 }

@@ -437,7 +437,7 @@ func TestTablePrefix(t *testing.T) {
 // A table of the host that has one of the names is not adopted.
 func TestForeignTables(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
-		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms", "reset_schema"} {
+		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history", "reset_realms", "reset_schema"} {
 			db := s.empty(t, 1)
 			mustExec(t, db, "CREATE TABLE "+table+" (id INTEGER NOT NULL PRIMARY KEY, owner INTEGER)")
 			if err := storebun.CreateSchema(t.Context(), db); err == nil || !strings.Contains(err.Error(), table) && !strings.Contains(err.Error(), "version") {
@@ -456,9 +456,9 @@ func TestNewRefuses(t *testing.T) {
 			{"no schema", "DROP TABLE reset_schema", "CreateSchema"},
 			{"a column missing", "ALTER TABLE reset_mails DROP COLUMN locale", "reset_mails"},
 			{"a column of another type", map[kind]string{
-				kindPostgres: "ALTER TABLE reset_sent ALTER COLUMN user_id TYPE VARCHAR(300) USING 'x'",
-				kindMySQL:    "ALTER TABLE reset_sent MODIFY user_id VARCHAR(100) NOT NULL",
-			}[s.kind], "reset_sent"},
+				kindPostgres: "ALTER TABLE reset_history ALTER COLUMN user_id TYPE VARCHAR(300) USING 'x'",
+				kindMySQL:    "ALTER TABLE reset_history MODIFY user_id VARCHAR(100) NOT NULL",
+			}[s.kind], "reset_history"},
 			{"newer", "UPDATE reset_schema SET version = 3", "newer release"},
 			{"a table missing", "DROP TABLE reset_locks", "can't be written to"},
 		}

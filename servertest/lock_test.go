@@ -78,6 +78,11 @@ func queue(t *testing.T, store *storebun.Store, n int, user string) {
 	}
 }
 
+// refused returns a note, for which a Settle writes to the history.
+func refused(user string) *reset.Note {
+	return &reset.Note{UserID: user, Kind: reset.HistoryTrusted, At: start, Refusal: "550 no"}
+}
+
 // A Revoke meets a Settle of the same mails: somebody else has one of them, the
 // Settle waits for it, then comes the Revoke.
 func TestRevokeMeetsSettle(t *testing.T) {
@@ -99,7 +104,9 @@ func TestRevokeMeetsSettle(t *testing.T) {
 		mustExec(t, other, "SELECT id FROM reset_mails WHERE id = ? FOR UPDATE", first[:])
 
 		settle := begin(func() error {
-			return store.Settle(t.Context(), []reset.Settlement{{Mail: id(1), Lease: mails[0].Lease}, {Mail: id(2), Lease: mails[0].Lease}})
+			return store.Settle(t.Context(), []reset.Settlement{
+				{Mail: id(1), Lease: mails[0].Lease, Note: refused("a")}, {Mail: id(2), Lease: mails[0].Lease, Note: refused("a")},
+			})
 		})
 		settle.blocks(t, s, db, 1)
 		revoke := begin(func() error { return revokeInTx(t.Context(), db, store, "a") })
@@ -145,7 +152,7 @@ func TestRevokeMeetsSettleOfOne(t *testing.T) {
 		}
 		mustExec(t, other, "SELECT due FROM reset_mails"+hint+" WHERE due = 1"+share)
 		settle := begin(func() error {
-			return store.Settle(t.Context(), []reset.Settlement{{Mail: id(1), Lease: mails[0].Lease}})
+			return store.Settle(t.Context(), []reset.Settlement{{Mail: id(1), Lease: mails[0].Lease, Note: refused("a")}})
 		})
 		settle.blocks(t, s, db, 1)
 		revoke := begin(func() error { return revokeInTx(t.Context(), db.WithQueryHook(&failures), store, "a") })
@@ -448,7 +455,7 @@ func TestSettleMeetsRedeem(t *testing.T) {
 		})
 		<-hook.held
 		settle := begin(func() error {
-			return store.Settle(t.Context(), []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease}})
+			return store.Settle(t.Context(), []reset.Settlement{{Mail: mails[0].ID, Lease: mails[0].Lease, Note: refused("a")}})
 		})
 		settle.blocks(t, s, db, 1)
 		close(hook.release)

@@ -23,6 +23,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
@@ -144,8 +145,11 @@ func newStore(t *testing.T, db *bun.DB, o storebun.Options) *storebun.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	store.KeepHistory(week)
 	return store
 }
+
+const week = 7 * 24 * time.Hour
 
 func freshName() string { return "reset_test_" + strings.ToLower(rand.Text()) }
 

@@ -38,7 +38,7 @@ func TestHistories(t *testing.T) {
 var historyUsers = []string{"alice", "bob", "carol"}
 
 func forget(ctx context.Context, h *host) error {
-	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms"} {
+	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history", "reset_realms"} {
 		if _, err := h.db.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 			return err
 		}
@@ -64,10 +64,14 @@ type history struct {
 type lease struct{ real, model reset.Mail }
 
 func newHistory(ctx context.Context, h *host) *history {
-	return &history{
+	made := &history{
 		ctx: ctx, h: h, model: &resettest.MemStore{UsersElsewhere: h.Elsewhere != ""},
 		now: start, taken: make(map[int64]bool), held: make(map[reset.ID]lease),
 	}
+	for _, store := range []reset.HistoryStore{h.store.(reset.HistoryStore), made.model} {
+		store.KeepHistory(week)
+	}
+	return made
 }
 
 func (h *history) run(r *rapid.T) {
@@ -79,6 +83,19 @@ func (h *history) run(r *rapid.T) {
 	h.lease(r)
 	for _, a := range h.issued {
 		h.findOne(r, a)
+	}
+	h.compare(r)
+}
+
+// compare compares what the stores say became of it all.
+func (h *history) compare(r *rapid.T) {
+	for _, user := range historyUsers {
+		got, err := h.h.store.(reset.HistoryStore).History(h.ctx, h.now, user, 1000)
+		want, wantErr := h.model.History(h.ctx, h.now, user, 1000)
+		same(r, err, wantErr)
+		if !slices.Equal(got, want) {
+			r.Fatalf("History of %s:\n got %v\nwant %v", user, got, want)
+		}
 	}
 }
 
@@ -297,6 +314,14 @@ func (h *history) settle(r *rapid.T) {
 		real.Retry = h.at(h.now.Add(5 * time.Second))
 		real.Unspent, real.Held = rapid.Bool().Draw(r, "unspent"), rapid.Bool().Draw(r, "held")
 		model.Retry, model.Unspent, model.Held = real.Retry, real.Unspent, real.Held
+	}
+	if user := l.real.UserID; user != "" && rapid.Bool().Draw(r, "note") {
+		real.Note = &reset.Note{
+			UserID: user, Kind: reset.HistoryTrusted, At: h.now, Attempts: l.real.Attempts,
+			Refusal: rapid.SampledFrom([]string{"", "450 later"}).Draw(r, "refusal"),
+			Outcome: rapid.SampledFrom([]reset.MailOutcome{"", reset.OutcomeUndeliverable}).Draw(r, "outcome"),
+		}
+		model.Note = real.Note
 	}
 	same(r, h.h.store.Settle(h.ctx, []reset.Settlement{real}), h.model.Settle(h.ctx, []reset.Settlement{model}))
 }

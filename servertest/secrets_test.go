@@ -136,7 +136,7 @@ func TestNoSecrets(t *testing.T) {
 func rows(t *testing.T, db *bun.DB) string {
 	t.Helper()
 	var b strings.Builder
-	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent"} {
+	for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history"} {
 		found, err := db.QueryContext(t.Context(), "SELECT * FROM "+table)
 		if err != nil {
 			t.Fatal(err)

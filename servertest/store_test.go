@@ -38,7 +38,7 @@ func TestStoreElsewhere(t *testing.T) {
 // emptied removes all rows for every new store, which is faster than new tables.
 func emptied(s server, db *bun.DB, elsewhere bool) func(*testing.T) reset.Store {
 	return func(t *testing.T) reset.Store {
-		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms"} {
+		for _, table := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history", "reset_realms"} {
 			if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
 				t.Fatal(err)
 			}

@@ -48,9 +48,10 @@ import (
 )
 
 var (
-	_ reset.ClockStore = (*Store)(nil)
-	_ reset.RealmStore = (*Store)(nil)
-	_ reset.StatsStore = (*Store)(nil)
+	_ reset.ClockStore   = (*Store)(nil)
+	_ reset.RealmStore   = (*Store)(nil)
+	_ reset.HistoryStore = (*Store)(nil)
+	_ reset.StatsStore   = (*Store)(nil)
 )
 
 // A Store implements reset.Store in a database of the host. Times are stored as
@@ -110,7 +111,7 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 func (s *Store) TransactionUsed(ctx context.Context) bool { return s.sql.TransactionUsed(ctx) }
 
 // Revoke implements [reset.Store]. It joins the transaction in ctx, of [WithTx]
-// or of SetPassword. No other method does.
+// or of SetPassword. EraseHistory does, and no other method.
 func (s *Store) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 	return s.sql.Revoke(ctx, now, userID, quiet)
 }
@@ -152,6 +153,20 @@ func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.s
 // Beat implements [reset.StatsStore].
 func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error {
 	return s.sql.Beat(ctx, now, mailerFails)
+}
+
+// KeepHistory implements [reset.HistoryStore].
+func (s *Store) KeepHistory(d time.Duration) { s.sql.KeepHistory(d) }
+
+// History implements [reset.HistoryStore].
+func (s *Store) History(ctx context.Context, now time.Time, userID string, n int) ([]reset.HistoryEntry, error) {
+	return s.sql.History(ctx, now, userID, n)
+}
+
+// EraseHistory implements [reset.HistoryStore]. It joins the transaction in ctx,
+// as Revoke does.
+func (s *Store) EraseHistory(ctx context.Context, userID string) error {
+	return s.sql.EraseHistory(ctx, userID)
 }
 
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or

@@ -52,8 +52,13 @@ type Dialect struct {
 	byUser func(table string) string
 	// deleteByUser begins a DELETE of one user's rows.
 	deleteByUser func(table string) string
+	// addEntry follows an INSERT of an entry of the history, and precedes what
+	// changes in one that is there.
+	addEntry string
 	// byKey and deleteByKey are the same for rows by their primary keys.
 	byKey, deleteByKey func(table string) string
+	// entries finds n entries of a realm by user_id and id, in turn.
+	entries func(n int) string
 	// maxKeys is how many primary keys a statement that writes may list.
 	maxKeys int
 
@@ -67,7 +72,7 @@ type Dialect struct {
 	create      func(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 	beat        string                                            // inserts a row of reset_realms, or writes the later times
 	setBaseURL  string                                            // inserts a row of reset_realms, or writes its base_url
-	valuesTwice bool                                              // these two take the arguments that follow the realm twice
+	valuesTwice bool                                              // these two, and addEntry, take the arguments for changes a second time
 	selectNow   string                                            // selects the time in milliseconds; "" if the database has no clock of its own
 	selectBytes string                                            // selects its only argument, which is bytes
 	probe       func(ctx context.Context, s *Store, c Conn) error // fails where a setting would break a promise
@@ -107,6 +112,8 @@ func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.
 }
 
 const insertLock = `INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (?, ?, 0, ?)`
+
+const onEntryConflict = ` ON CONFLICT (realm, user_id, id) DO UPDATE SET `
 
 func never(error) bool { return false }
 

@@ -32,25 +32,27 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 			return err
 		}
 	}
+	id := a.Request // a may join another
 	if err := s.checkCap(ctx, c, now, a, limits); err != nil {
 		return err
 	}
 	err := exec(ctx, c,
 		`INSERT INTO reset_activations (realm, hash, request, user_id, email, expires) VALUES (?, ?, ?, ?, ?, ?)`,
 		s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli())
-	if err != nil || m == nil {
+	if err != nil {
 		return err
 	}
-	if !leased {
+	switch {
+	case leased:
+		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
+			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
+	case m != nil:
 		return s.insertMail(ctx, c, *m)
 	}
-	err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
-		text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
-	if err != nil || !public {
+	if err != nil {
 		return err
 	}
-	return exec(ctx, c, `INSERT INTO reset_sent (realm, mail, user_id, sent, expires) VALUES (?, ?, ?, ?, ?)`,
-		s.realm, m.ID[:], text(a.UserID), now.UnixMilli(), now.Add(day).UnixMilli())
+	return s.noteIssued(ctx, c, now, id, a, m, public)
 }
 
 // hold locks m and reports whether it is a public request. It returns ErrGone if
@@ -87,7 +89,7 @@ func (s *Store) checkBudget(ctx context.Context, c Conn, now time.Time, userID s
 			sent = append(sent, at)
 		}
 		return err
-	}, `SELECT sent, 0 FROM reset_sent WHERE realm = ? AND user_id = ? AND sent > ?
+	}, `SELECT bound, 0 FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?
 		UNION ALL SELECT 0, quiet_until FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ? ORDER BY 1 DESC`,
 		s.realm, text(userID), now.Add(-day).UnixMilli(), s.realm, text(userID), now.UnixMilli())
 	if err != nil {
@@ -164,7 +166,7 @@ func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (
 	return a, err
 }
 
-func (s *Store) revoke(ctx context.Context, c Conn, userID string, quiet time.Time) error {
+func (s *Store) revoke(ctx context.Context, c Conn, now time.Time, userID string, quiet time.Time) error {
 	if userID == "" {
 		return nil // public requests are not bound to a user
 	}
@@ -174,7 +176,7 @@ func (s *Store) revoke(ctx context.Context, c Conn, userID string, quiet time.Ti
 	if err := s.keepQuiet(ctx, c, userID, quiet); err != nil {
 		return err
 	}
-	return s.removeAll(ctx, c, userID)
+	return s.removeAll(ctx, c, userID, ending{now: now})
 }
 
 // keepQuiet ends the mail for a user's public requests until a time.
@@ -192,9 +194,24 @@ func (s *Store) keepQuiet(ctx context.Context, c Conn, userID string, until time
 }
 
 // removeAll removes a user's activations and reset mails.
-func (s *Store) removeAll(ctx context.Context, c Conn, userID string) error {
-	if err := exec(ctx, c, s.dialect.deleteByUser("reset_activations")+` WHERE realm = ? AND user_id = ?`, s.realm, text(userID)); err != nil {
+func (s *Store) removeAll(ctx context.Context, c Conn, userID string, e ending) error {
+	err := exec(ctx, c, s.dialect.deleteByUser("reset_activations")+` WHERE realm = ? AND user_id = ?`, s.realm, text(userID))
+	if err != nil {
 		return err
 	}
-	return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND kind = ?`, s.realm, text(userID), text(string(reset.MailReset)))
+	var mails []row
+	var leased []bool
+	if s.kept() > 0 {
+		mails, leased, err = s.resetMails(ctx, c, userID)
+		if err == nil && len(mails) == 0 {
+			return e.record(ctx, s, c, userID, nil, nil)
+		}
+	}
+	if err == nil {
+		err = exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND kind = ?`, s.realm, text(userID), text(string(reset.MailReset)))
+	}
+	if err != nil || s.kept() <= 0 {
+		return err
+	}
+	return e.record(ctx, s, c, userID, mails, leased)
 }

@@ -96,12 +96,21 @@ func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any
 
 // settleOne is Settle for one mail.
 func settleOne(ctx context.Context, s *Store, done reset.Settlement) error {
-	return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error { return s.settle(ctx, c, done) })
+	if !hasNote(done) {
+		return s.backend.WriteOne(ctx, func(ctx context.Context, c Conn) error {
+			query, args := s.settling(done)
+			return exec(ctx, c, query, args...)
+		})
+	}
+	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
+		return settleEach(ctx, s, c, []reset.Settlement{done})
+	})
 }
 
-func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
+// settling returns the statement that settles a mail.
+func (s *Store) settling(d reset.Settlement) (query string, args []any) {
 	if d.Retry.IsZero() {
-		return exec(ctx, c, s.dialect.deleteByKey("reset_mails")+` WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
+		return s.dialect.deleteByKey("reset_mails") + ` WHERE realm = ? AND id = ? AND lease = ?`, []any{s.realm, d.Mail[:], d.Lease[:]}
 	}
 	set, args := `due = ?`, []any{d.Retry.UnixMilli()}
 	if !d.Held {
@@ -110,16 +119,38 @@ func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement) error {
 			set += `, attempts = attempts - 1`
 		}
 	}
-	return exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET `+set+` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])...)
+	return `UPDATE ` + s.dialect.byKey("reset_mails") + ` SET ` + set + ` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])
 }
 
+// settle makes such a statement and reports whether a note is to be recorded: if
+// the mail is under another lease, it is not.
+func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement, query string, args []any) (noted bool, err error) {
+	if !hasNote(d) {
+		return false, exec(ctx, c, query, args...)
+	}
+	n, err := execCount(ctx, c, query, args...)
+	if err != nil || n > 0 {
+		return err == nil, err
+	}
+	held, err := exists(ctx, c, `SELECT id FROM reset_mails WHERE realm = ? AND id = ?`, s.realm, d.Mail[:])
+	return err == nil && !held, err
+}
+
+// settleEach writes the history last: whoever locks an entry of a mail that is
+// queued has locked the mail.
 func settleEach(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {
+	var noted []reset.Settlement
 	for _, d := range slices.SortedFunc(slices.Values(done), byMail) {
-		if err := s.settle(ctx, c, d); err != nil {
+		query, args := s.settling(d)
+		note, err := s.settle(ctx, c, d, query, args)
+		if err != nil {
 			return err
 		}
+		if note {
+			noted = append(noted, d)
+		}
 	}
-	return nil
+	return s.note(ctx, c, noted...)
 }
 
 func byMail(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[:]) }
@@ -134,6 +165,9 @@ func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement
 			return err
 		}
 		users[string(user)] = true
+		if hasNote(d) {
+			users[d.Note.UserID] = true
+		}
 	}
 	delete(users, "") // of public requests
 	for _, user := range slices.Sorted(maps.Keys(users)) {

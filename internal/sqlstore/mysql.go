@@ -55,6 +55,8 @@ var MySQL = &Dialect{
 	// MySQL scans a small table for a list of keys and then waits for rows of
 	// others, with its own locked.
 	maxKeys:     1,
+	addEntry:    ` ON DUPLICATE KEY UPDATE `,
+	entries:     func(int) string { return `user_id = ? AND id = ?` },
 	settleOne:   settleOneInnoDB,
 	settleAll:   settleLocked,
 	purge:       purgeInnoDB,
@@ -107,10 +109,16 @@ func settleOneInnoDB(ctx context.Context, s *Store, done reset.Settlement) error
 		if err != nil {
 			return err
 		}
-		if user == nil {
-			return s.settle(ctx, c, done)
+		query, args := s.settling(done)
+		if user != nil {
+			query = s.dialect.deleteByUser("reset_mails") + ` WHERE realm = ? AND user_id = ? AND id = ? AND lease = ?`
+			args = []any{s.realm, user, done.Mail[:], done.Lease[:]}
 		}
-		return exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND id = ? AND lease = ?`, s.realm, user, done.Mail[:], done.Lease[:])
+		noted, err := s.settle(ctx, c, done, query, args)
+		if err != nil || !noted {
+			return err
+		}
+		return s.note(ctx, c, done)
 	})
 }
 
@@ -138,6 +146,9 @@ func purgeInnoDB(ctx context.Context, s *Store, c Conn, now time.Time, n int) (p
 			}
 			p.add(t, free)
 		}
+		if err := s.noteExpired(ctx, c, now, t, p.mails); err != nil {
+			return purged{}, err
+		}
 	}
 	return p, nil
 }
@@ -150,7 +161,10 @@ func (s *Store) lockRows(ctx context.Context, c Conn, now time.Time, t table, ro
 	})
 	for _, r := range rows {
 		from, where, args := t.name, ` WHERE expires <= ? AND realm = ? AND `+t.key+` = ?`, []any{now.UnixMilli(), r.realm, r.key}
-		if r.user != nil && t.name != locksTable {
+		switch {
+		case t.name == historyTable:
+			from, where, args = s.dialect.byKey(t.name), where+` AND user_id = ?`, append(args, r.user)
+		case r.user != nil && t.name != locksTable:
 			from, where, args = s.dialect.byUser(t.name), where+` AND user_id = ?`, append(args, r.user)
 		}
 		locked, err := exists(ctx, c, `SELECT `+t.key+` FROM `+from+where+s.dialect.skipLocked, args...)
@@ -218,7 +232,7 @@ func probeMySQL(ctx context.Context, s *Store, c Conn) error {
 		return err
 	}
 	var args []any
-	for _, t := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_sent", "reset_realms"} {
+	for _, t := range []string{"reset_activations", "reset_mails", "reset_locks", "reset_history", "reset_realms"} {
 		schema, table := s.names.table(t)
 		args = append(args, schema, table)
 	}
@@ -239,7 +253,7 @@ func checkOwn(ctx context.Context, c Conn) error {
 		{"reset_activations", "hash, request, user_id, email, expires, claim"},
 		{"reset_mails", "id, kind, user_id, email, name, locale, due, expires, attempts, lease"},
 		{"reset_locks", "user_id, claim, claim_until, expires"},
-		{"reset_sent", "mail, realm, user_id, sent, expires"},
+		{"reset_history", "realm, user_id, id, kind, bound, outcome, expires"},
 		{"reset_realms", "realm, ran, mailer_failed, base_url"},
 		{"reset_schema", "id, version"},
 	} {

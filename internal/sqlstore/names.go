@@ -27,7 +27,7 @@ const maxPrefix = 40
 
 var (
 	validPrefix = regexp.MustCompile(`^(?:([a-z_][a-z0-9_]*)\.)?([a-z_][a-z0-9_]*)$`)
-	ownName     = regexp.MustCompile(`(DROP INDEX )?\breset_(activations|mails|locks|sent|realms|schema)(_[a-z0-9]+)?\b`)
+	ownName     = regexp.MustCompile(`(DROP INDEX )?\breset_(activations|mails|locks|history|realms|schema)(_[a-z0-9]+)?\b`)
 )
 
 func (d *Dialect) names(prefix string) (*names, error) {

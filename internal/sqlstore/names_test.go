@@ -15,7 +15,7 @@ func TestNames(t *testing.T) {
 		{PostgreSQL, "reset_", "SELECT id FROM reset_mails", "SELECT id FROM reset_mails"},
 		{PostgreSQL, "my_", "SELECT id FROM reset_mails", "SELECT id FROM my_mails"},
 		{PostgreSQL, "auth.reset_", "SELECT id FROM reset_mails", "SELECT id FROM auth.reset_mails"},
-		{PostgreSQL, "auth.my_", "SELECT a.id, reset_locks.written FROM reset_locks, reset_sent", "SELECT a.id, auth.my_locks.written FROM auth.my_locks, auth.my_sent"},
+		{PostgreSQL, "auth.my_", "SELECT a.id, reset_locks.written FROM reset_locks, reset_history", "SELECT a.id, auth.my_locks.written FROM auth.my_locks, auth.my_history"},
 		{PostgreSQL, "auth.my_", "CREATE INDEX reset_mails_due ON reset_mails (due)", "CREATE INDEX my_mails_due ON auth.my_mails (due)"},
 		{PostgreSQL, "auth.my_", "DROP INDEX reset_mails_due", "DROP INDEX auth.my_mails_due"},
 		{PostgreSQL, "auth.my_", "ALTER TABLE reset_locks DROP CONSTRAINT reset_locks_pkey", "ALTER TABLE auth.my_locks DROP CONSTRAINT my_locks_pkey"},

@@ -25,6 +25,8 @@ var PostgreSQL = &Dialect{
 	byKey:        plainTable,
 	deleteByKey:  plainDelete,
 	maxKeys:      1000,
+	addEntry:     onEntryConflict,
+	entries:      entriesIn(""),
 	settleOne:    settleOne,
 	settleAll:    settleLocked,
 	purge:        purgeUnlocked,

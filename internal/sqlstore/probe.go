@@ -59,7 +59,8 @@ func (s *Store) probeTables(ctx context.Context, c Conn) error {
 			[]any{bytesOf(16), realm, bytesOf(32), user, long, long, long, int64(9), ms, ms, int64(1) << 30, bytesOf(16)}},
 		{"reset_locks", []string{"user_id", "realm", "claim", "claim_until", "quiet_until", "written", "expires"},
 			[]any{user, realm, bytesOf(16), ms, ms, ms, ms}},
-		{"reset_sent", []string{"mail", "realm", "user_id", "sent", "expires"}, []any{bytesOf(16), realm, user, ms, ms}},
+		{"reset_history", []string{"user_id", "realm", "id", "kind", "requests", "bound", "attempts", "attempted", "refused", "refusal", "outcome", "outcome_at", "joined", "ends", "ending", "ended", "expires"},
+			[]any{user, realm, bytesOf(16), bytesOf(32), int64(1) << 30, ms, int64(1) << 30, ms, ms, long, bytesOf(32), ms, bytesOf(16), ms, bytesOf(32), ms, ms}},
 		{"reset_realms", []string{"realm", "ran", "mailer_failed", "base_url"}, []any{realm, ms, ms, long}},
 	} {
 		columns := strings.Join(t.columns, ", ")

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 )
 
 // maxRealm is what MySQL's columns hold. Without strict mode it would truncate.
@@ -11,7 +12,7 @@ const maxRealm = 64
 // Realm returns the store of a realm, in the same database.
 func (s *Store) Realm(name string) *Store {
 	view := *s
-	view.realm = []byte(name)
+	view.realm, view.keep = []byte(name), new(atomic.Int64)
 	return &view
 }
 

@@ -66,7 +66,7 @@ func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activati
 	if err != nil {
 		return err
 	}
-	if err := s.removeAll(ctx, c, a.UserID); err != nil {
+	if err := s.removeAll(ctx, c, a.UserID, ending{now, a.Request}); err != nil {
 		return err
 	}
 	return s.insertMail(ctx, c, notification)
@@ -243,7 +243,7 @@ func (s *Store) settleClaim(ctx context.Context, c Conn, a reset.Activation, cla
 	var err error
 	switch outcome {
 	case changed:
-		if err = s.removeAll(ctx, c, a.UserID); err == nil {
+		if err = s.removeAll(ctx, c, a.UserID, ending{claim.Time(), a.Request}); err == nil {
 			err = s.insertMail(ctx, c, notification)
 		}
 	case notChanged:

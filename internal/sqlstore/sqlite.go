@@ -30,6 +30,8 @@ var SQLite = &Dialect{
 	byKey:        plainTable,
 	deleteByKey:  plainDelete,
 	maxKeys:      1000,
+	addEntry:     onEntryConflict,
+	entries:      entriesIn("VALUES "),
 	settleOne:    settleOne,
 	settleAll:    settleEach,
 	purge:        purgeUnlocked,

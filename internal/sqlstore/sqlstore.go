@@ -5,12 +5,16 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopassreset/reset"
 )
 
-var _ reset.StatsStore = (*Store)(nil)
+var (
+	_ reset.StatsStore   = (*Store)(nil)
+	_ reset.HistoryStore = (*Store)(nil)
+)
 
 // An Op is the body of a transaction. It may run several times, each time after
 // it was rolled back.
@@ -36,12 +40,13 @@ type Store struct {
 	names     *names
 	realm     []byte // of every record; not nil
 	elsewhere bool
+	keep      *atomic.Int64 // time.Duration; of the history
 }
 
 // New returns a Store. With usersElsewhere, apply does not take part in
 // transactions.
 func New(b Backend, d *Dialect, usersElsewhere bool) *Store {
-	return &Store{backend: b, dialect: d, realm: []byte{}, elsewhere: usersElsewhere}
+	return &Store{backend: b, dialect: d, realm: []byte{}, elsewhere: usersElsewhere, keep: new(atomic.Int64)}
 }
 
 // IsVerdict reports whether an Op ended with an answer rather than a failure.
@@ -91,7 +96,7 @@ func (s *Store) Find(ctx context.Context, now time.Time, h reset.Hash) (a reset.
 // Revoke implements reset.Store. It joins the transaction of ctx if there is
 // one.
 func (s *Store) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
-	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, userID, quiet) }
+	revoke := func(ctx context.Context, c Conn) error { return s.revoke(ctx, c, now, userID, quiet) }
 	if c, ok := s.joined(ctx); ok {
 		return revoke(ctx, c)
 	}

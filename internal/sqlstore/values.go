@@ -60,7 +60,7 @@ func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 // padded repeats the last key until there are a power of two, so that there are
 // few different statements to prepare.
-func padded(keys []any) []any {
+func padded[T any](keys []T) []T {
 	n := 1
 	for n < len(keys) {
 		n *= 2

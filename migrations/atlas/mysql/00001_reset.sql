@@ -59,14 +59,26 @@ ALTER TABLE reset_locks
     DROP PRIMARY KEY,
     ADD PRIMARY KEY (realm, user_id);
 
-CREATE TABLE IF NOT EXISTS reset_sent ( -- mail for public requests that counts for a user's budget
-    mail    BINARY(16)     NOT NULL PRIMARY KEY,
-    realm   VARBINARY(64)  NOT NULL DEFAULT '',
-    user_id VARBINARY(255) NOT NULL,
-    sent    BIGINT         NOT NULL,
-    expires BIGINT         NOT NULL,
-    INDEX reset_sent_user (realm, user_id, sent),
-    INDEX reset_sent_expires (expires)
+CREATE TABLE IF NOT EXISTS reset_history ( -- what became of requests and mail; public requests count for budgets
+    realm      VARBINARY(64)  NOT NULL DEFAULT '',
+    user_id    VARBINARY(255) NOT NULL,
+    id         BINARY(16)     NOT NULL,            -- of the mail, or of a request without one
+    kind       VARBINARY(32)  NOT NULL,            -- public, trusted, notification
+    requests   INTEGER        NOT NULL DEFAULT 1,  -- how many the row is about
+    bound      BIGINT         NOT NULL DEFAULT 0,  -- a public request, for the user's budget; 0: none
+    attempts   INTEGER        NOT NULL DEFAULT 0,
+    attempted  BIGINT         NOT NULL DEFAULT 0,  -- the latest attempt, unless it failed: then 0
+    refused    BIGINT         NOT NULL DEFAULT 0,  -- by the mail system; 0: never
+    refusal    BLOB,                               -- in its words
+    outcome    VARBINARY(32),                      -- of the mail; NULL: it is queued, was sent at attempted, or there is none
+    outcome_at BIGINT         NOT NULL DEFAULT 0,
+    joined     BINARY(16),                         -- the request whose link was mailed again
+    ends       BIGINT         NOT NULL DEFAULT 0,  -- when the link expires
+    ending     VARBINARY(32),                      -- redeemed, superseded, revoked
+    ended      BIGINT         NOT NULL DEFAULT 0,
+    expires    BIGINT         NOT NULL,            -- from then on the row may be removed
+    PRIMARY KEY (realm, user_id, id),
+    INDEX reset_history_expires (expires)
 ) ENGINE = InnoDB;
 
 CREATE TABLE IF NOT EXISTS reset_realms (

@@ -84,17 +84,28 @@ INSERT INTO reset_locks (user_id, claim, claim_until, expires) SELECT user_id, c
 
 DROP TABLE reset_locks_1;
 
-CREATE TABLE reset_sent ( -- mail for public requests that counts for a user's budget
-    mail    BLOB    NOT NULL PRIMARY KEY,
-    realm   BLOB    NOT NULL DEFAULT x'',
-    user_id BLOB    NOT NULL,
-    sent    INTEGER NOT NULL,
-    expires INTEGER NOT NULL
+CREATE TABLE reset_history ( -- what became of requests and mail; public requests count for budgets
+    realm      BLOB    NOT NULL DEFAULT x'',
+    user_id    BLOB    NOT NULL,
+    id         BLOB    NOT NULL,                   -- of the mail, or of a request without one
+    kind       BLOB    NOT NULL,                   -- public, trusted, notification
+    requests   INTEGER NOT NULL DEFAULT 1,         -- how many the row is about
+    bound      INTEGER NOT NULL DEFAULT 0,         -- a public request, for the user's budget; 0: none
+    attempts   INTEGER NOT NULL DEFAULT 0,
+    attempted  INTEGER NOT NULL DEFAULT 0,         -- the latest attempt, unless it failed: then 0
+    refused    INTEGER NOT NULL DEFAULT 0,         -- by the mail system; 0: never
+    refusal    BLOB,                               -- in its words
+    outcome    BLOB,                               -- of the mail; NULL: it is queued, was sent at attempted, or there is none
+    outcome_at INTEGER NOT NULL DEFAULT 0,
+    joined     BLOB,                               -- the request whose link was mailed again
+    ends       INTEGER NOT NULL DEFAULT 0,         -- when the link expires
+    ending     BLOB,                               -- redeemed, superseded, revoked
+    ended      INTEGER NOT NULL DEFAULT 0,
+    expires    INTEGER NOT NULL,                   -- from then on the row may be removed
+    PRIMARY KEY (realm, user_id, id)
 ) WITHOUT ROWID;
 
-CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
-
-CREATE INDEX reset_sent_expires ON reset_sent (expires);
+CREATE INDEX reset_history_expires ON reset_history (expires);
 
 CREATE TABLE reset_realms (
     realm         BLOB    NOT NULL PRIMARY KEY,

@@ -69,17 +69,28 @@ ALTER TABLE reset_locks
     DROP CONSTRAINT reset_locks_pkey,
     ADD PRIMARY KEY (realm, user_id);
 
-CREATE TABLE reset_sent ( -- mail for public requests that counts for a user's budget
-    mail    BYTEA  NOT NULL PRIMARY KEY,
-    realm   BYTEA  NOT NULL DEFAULT '',
-    user_id BYTEA  NOT NULL,
-    sent    BIGINT NOT NULL,
-    expires BIGINT NOT NULL
+CREATE TABLE reset_history ( -- what became of requests and mail; public requests count for budgets
+    realm      BYTEA   NOT NULL DEFAULT '',
+    user_id    BYTEA   NOT NULL,
+    id         BYTEA   NOT NULL,                   -- of the mail, or of a request without one
+    kind       BYTEA   NOT NULL,                   -- public, trusted, notification
+    requests   INTEGER NOT NULL DEFAULT 1,         -- how many the row is about
+    bound      BIGINT  NOT NULL DEFAULT 0,         -- a public request, for the user's budget; 0: none
+    attempts   INTEGER NOT NULL DEFAULT 0,
+    attempted  BIGINT  NOT NULL DEFAULT 0,         -- the latest attempt, unless it failed: then 0
+    refused    BIGINT  NOT NULL DEFAULT 0,         -- by the mail system; 0: never
+    refusal    BYTEA,                              -- in its words
+    outcome    BYTEA,                              -- of the mail; NULL: it is queued, was sent at attempted, or there is none
+    outcome_at BIGINT  NOT NULL DEFAULT 0,
+    joined     BYTEA,                              -- the request whose link was mailed again
+    ends       BIGINT  NOT NULL DEFAULT 0,         -- when the link expires
+    ending     BYTEA,                              -- redeemed, superseded, revoked
+    ended      BIGINT  NOT NULL DEFAULT 0,
+    expires    BIGINT  NOT NULL,                   -- from then on the row may be removed
+    PRIMARY KEY (realm, user_id, id)
 );
 
-CREATE INDEX reset_sent_user ON reset_sent (realm, user_id, sent);
-
-CREATE INDEX reset_sent_expires ON reset_sent (expires);
+CREATE INDEX reset_history_expires ON reset_history (expires);
 
 CREATE TABLE reset_realms (
     realm         BYTEA  NOT NULL PRIMARY KEY,
@@ -97,7 +108,7 @@ DROP TABLE reset_mails;
 
 DROP TABLE reset_locks;
 
-DROP TABLE reset_sent;
+DROP TABLE reset_history;
 
 DROP TABLE reset_realms;
 

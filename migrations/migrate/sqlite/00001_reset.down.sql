@@ -4,7 +4,7 @@ DROP TABLE reset_mails;
 
 DROP TABLE reset_locks;
 
-DROP TABLE reset_sent;
+DROP TABLE reset_history;
 
 DROP TABLE reset_realms;
 
