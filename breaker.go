@@ -86,6 +86,18 @@ func (b *breaker) begin(now time.Time, n int) (turns []turn, wait time.Duration)
 	return turns, 0
 }
 
+// beginUnlimited returns a turn if there is no limit.
+func (b *breaker) beginUnlimited(now time.Time) (t turn, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.isForgotten(now) {
+		return turn{}, false
+	}
+	b.limited = false
+	b.running++
+	return turn{began: now}, true
+}
+
 // allows returns how many mails may be leased, as many as begin would give
 // turns, or after how long to ask again.
 func (b *breaker) allows(now time.Time) (n int, wait time.Duration) {

@@ -19,7 +19,6 @@ import (
 )
 
 const (
-	leaseTime     = time.Minute
 	renewEvery    = 20 * time.Second // the leases of mails that are being sent
 	sendTimeout   = 30 * time.Second // of a Mailer that has no SendTimeout
 	storeTimeout  = 10 * time.Second // what a call of the store or of Users has
@@ -81,9 +80,15 @@ func (s *Service) Run(ctx context.Context) error {
 	d.running.Go(func() { d.purgeAll(ctx) })
 	d.running.Go(func() { d.noteBaseURL(ctx) })
 	d.running.Go(func() { d.beatAll(ctx) })
+	reserve := d.reserve
+	s.direct.run.Store(&reserve)
 	for d.stop.Err() == nil {
 		d.round()
 	}
+	s.direct.run.CompareAndSwap(&reserve, nil)
+	d.mu.Lock()
+	d.ended = true
+	d.mu.Unlock()
 	d.giveBack(d.takeReady(maxBatch))
 	overtime := time.AfterFunc(drainTimeout, cut)
 	defer overtime.Stop()
@@ -112,6 +117,7 @@ type delivery struct {
 	cut      atomic.Int64 // exchanges that had no time to finish
 
 	mu          sync.Mutex
+	ended       bool             // nothing may be reserved any more
 	batch       int              // how many mails to lease at a time
 	resolving   int              // jobs whose users are being looked up
 	exchanges   int              // jobs that are being sent
@@ -125,9 +131,34 @@ type delivery struct {
 
 // A job is one mail, or all leased public requests for one address.
 type job struct {
-	mails []Mail
-	user  User // of a reset mail
-	until time.Time
+	mails      []Mail
+	user       User   // of a reset mail
+	activation string // if it has been issued, with the mail
+	until      time.Time
+}
+
+// reserve returns an exchange for a mail that is about to be queued, or nil if it
+// would have to wait.
+func (d *delivery) reserve() exchange {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended || d.stop.Err() != nil || d.exchanges+len(d.ready)+d.resolving >= d.cfg.Workers {
+		return nil
+	}
+	t, ok := d.breaker.beginUnlimited(time.Now())
+	if !ok {
+		return nil
+	}
+	d.exchanges++
+	d.running.Add(1)
+	return func(q *queued) {
+		defer d.running.Done()
+		if q == nil {
+			d.endTurn(t, noExchange, nil)
+			return
+		}
+		d.running.Go(func() { d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation}, t) })
+	}
 }
 
 // round starts what can be started and waits for the next change.
@@ -185,13 +216,7 @@ func (d *delivery) startExchanges(now time.Time) (wait time.Duration) {
 func (d *delivery) sendJob(j job, t turn) {
 	var once sync.Once
 	end := func(o outcome, err error) {
-		once.Do(func() {
-			d.breaker.end(d.work, time.Now(), t, o, err)
-			d.mu.Lock()
-			d.exchanges--
-			d.mu.Unlock()
-			d.signal()
-		})
+		once.Do(func() { d.endTurn(t, o, err) })
 	}
 	defer end(noExchange, nil)
 	defer func() {
@@ -205,6 +230,14 @@ func (d *delivery) sendJob(j job, t turn) {
 		return
 	}
 	d.deliverReset(d.work, j, end)
+}
+
+func (d *delivery) endTurn(t turn, o outcome, err error) {
+	d.breaker.end(d.work, time.Now(), t, o, err)
+	d.mu.Lock()
+	d.exchanges--
+	d.mu.Unlock()
+	d.signal()
 }
 
 // room returns how many mails may be leased, so that no exchange waits for a
@@ -500,7 +533,10 @@ func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TT
 // deliverReset mails one link for all public requests of a job.
 func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, error)) {
 	m, others, user := j.mails[0], j.mails[1:], j.user
-	activation, expires, err := d.issue(ctx, &m, user)
+	activation, expires, err := j.activation, m.Expires, error(nil)
+	if activation == "" {
+		activation, expires, err = d.issue(ctx, &m, user)
+	}
 	switch {
 	case errors.Is(err, ErrGone):
 		d.settle(ctx, unspent(others))

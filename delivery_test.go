@@ -866,8 +866,8 @@ func TestPurgesAll(t *testing.T) {
 	})
 }
 
-// A request makes Run look at the queue. A public request, which is due later,
-// does not: a flood of them would make Run do little else.
+// A notification makes Run look at the queue. A public request, which is due
+// later, does not: a flood of them would make Run do little else.
 func TestWhatWakesRun(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
 		f.begin()
@@ -879,10 +879,10 @@ func TestWhatWakesRun(t *testing.T) {
 		if n := f.store.Calls("Lease") - before; n > 0 {
 			t.Errorf("100 public requests made Run look %d times", n)
 		}
-		f.request(ann.Email)
+		f.redeem(ann)
 		synctest.Wait()
 		if f.store.Calls("Lease") == before {
-			t.Error("a request did not wake Run")
+			t.Error("a notification did not wake Run")
 		}
 	})
 }

@@ -39,8 +39,8 @@ func TestHealth(t *testing.T) {
 func TestHealthOfQueue(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, f *fixture) {
 		f.store.Fail(errors.New("permission denied"), "Lease")
-		f.begin()
 		f.request(ann.Email)
+		f.begin()
 		pass(5*time.Minute - time.Second)
 		f.wantHealth("")
 		pass(2 * time.Second)
@@ -95,8 +95,8 @@ func TestQueueLate(t *testing.T) {
 	})
 	inBubble(t, nil, func(t *testing.T, f *fixture) { // runs, but cannot lease
 		f.store.Fail(errors.New("permission denied"), "Lease")
-		f.begin()
 		f.request(ann.Email)
+		f.begin()
 		pass(3*time.Minute + 30*time.Second)
 		if n := len(f.log.named("queue_late")); n < 2 || n > 3 {
 			t.Errorf("%d records within 2.5 minutes", n)

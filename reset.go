@@ -98,6 +98,7 @@ type Service struct {
 	waiting  waitingRoom   // of the requests to Pages and Handler
 	hashing  slots         // for HashPassword
 	wake     chan struct{} // signals Run that mail is due
+	direct   direct
 
 	proxyKnown    bool        // Config.ClientIP was set
 	proxyWarned   atomic.Bool // proxyUnknown was logged
@@ -158,7 +159,7 @@ type RequestOptions struct {
 // Forgot or Pages.
 //
 // It returns the activation of a new request, 24 characters that ChangePassword
-// accepts, and queues a mail with another one unless that is prevented. If no
+// accepts, and queues a mail unless that is prevented. If no
 // user has the address it returns "" and no error. Blanks and invisible
 // characters around email are ignored.
 //
@@ -206,8 +207,11 @@ func (s *Service) requestReset(ctx context.Context, email string, o RequestOptio
 		return "", err
 	}
 	var m *Mail
+	var q *queued
 	if !o.PreventEmailSending {
 		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Class: trustedClass, Due: now, Expires: a.Expires}
+		send := s.direct.lease(now, s.mint, m, s.wakeRun)
+		defer func() { send(q) }()
 	}
 	_, err = s.cfg.Store.Issue(ctx, now, a, Limits{MaxRequests: o.MaxRequests}, m)
 	if errors.Is(err, ErrTooManyRequests) {
@@ -220,7 +224,7 @@ func (s *Service) requestReset(ctx context.Context, email string, o RequestOptio
 	s.events.count(ctx, trustedRequest, append(callerAttrs(ctx), "user", user.ID)...)
 	if m != nil {
 		s.noteQueued(ctx)
-		s.wakeRun()
+		q = &queued{*m, user, activation}
 	}
 	return activation, nil
 }

@@ -78,8 +78,9 @@ type Store interface {
 	// the Request and Expires of that.
 	//
 	// If m is not nil, it is the request's mail and m.ID is a.Request. A mail
-	// that is not leased (m.Lease is zero) is added in the same transaction. A
-	// leased mail must still be held under that lease, and be a public request
+	// that Lease has not returned (m.WasDue is zero) is added in the same
+	// transaction, under the lease m.Lease unless that is zero. Any other mail
+	// must still be held under its lease, and be a public request
 	// or a mail of the same user; otherwise Issue changes nothing and returns
 	// ErrGone. It is bound to a.UserID and its lease is renewed until m.Due.
 	//

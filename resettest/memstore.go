@@ -123,7 +123,7 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	}
 	defer s.mu.Unlock()
 	now = millis(now)
-	leased := m != nil && m.Lease != reset.ID{}
+	leased := m != nil && !m.WasDue.IsZero()
 	if leased && !s.holds(m, a.UserID) {
 		return reset.Activation{}, reset.ErrGone
 	}

@@ -264,6 +264,16 @@ func issueMutants() []storeMutant {
 				return b.mem.Issue(ctx, now, a, limits, m)
 			}
 		}, []string{"Issue/adds its mail", "Race/cap"}},
+		{"a leased mail is added without its lease", func(b *broken) {
+			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+				if m != nil && m.WasDue.IsZero() {
+					free := *m
+					free.Lease = reset.ID{}
+					m = &free
+				}
+				return b.mem.Issue(ctx, now, a, limits, m)
+			}
+		}, []string{"Issue/adds its mail leased"}},
 		{"an activation without its mail", func(b *broken) {
 			b.IssueFunc = func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 				issued, err := b.mem.Issue(ctx, now, a, limits, nil)

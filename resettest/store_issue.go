@@ -9,12 +9,13 @@ import (
 
 func issueSentences() []storeSentence {
 	const (
-		adds   = "Issue adds a if fewer than limits.MaxRequests requests of a.UserID are live, under any concurrency"
-		over   = "Otherwise it changes nothing and returns a *LimitError whose RetryAfter is the time until fewer are live."
-		joins  = "If a.Request already has a live activation, a joins it, whatever limits.MaxRequests is."
-		held   = "A leased mail must still be held under that lease, and be a public request or a mail of the same user; otherwise Issue changes nothing and returns ErrGone."
-		renews = "It is bound to a.UserID and its lease is renewed until m.Due."
-		finds  = "Find returns the live activation with hash h, or ErrInvalidActivation. An activation is live from Issue until it expires, is redeemed or is revoked."
+		adds     = "Issue adds a if fewer than limits.MaxRequests requests of a.UserID are live, under any concurrency"
+		over     = "Otherwise it changes nothing and returns a *LimitError whose RetryAfter is the time until fewer are live."
+		joins    = "If a.Request already has a live activation, a joins it, whatever limits.MaxRequests is."
+		held     = "Any other mail must still be held under its lease, and be a public request or a mail of the same user; otherwise Issue changes nothing and returns ErrGone."
+		addsMail = "A mail that Lease has not returned (m.WasDue is zero) is added in the same transaction, under the lease m.Lease unless that is zero."
+		renews   = "It is bound to a.UserID and its lease is renewed until m.Due."
+		finds    = "Find returns the live activation with hash h, or ErrInvalidActivation. An activation is live from Issue until it expires, is redeemed or is revoked."
 	)
 	return []storeSentence{
 		{"Issue/adds up to max", adds, (*storeCheck).issueUpToMax},
@@ -26,7 +27,8 @@ func issueSentences() []storeSentence {
 		{"Issue/joins", joins, (*storeCheck).issueJoins},
 		{"Issue/joins only the live", joins, (*storeCheck).issueJoinsOnlyTheLive},
 		{"Issue/counts once", "A request counts once, however many activations it has.", (*storeCheck).issueCountsOnce},
-		{"Issue/adds its mail", "A mail that is not leased (m.Lease is zero) is added in the same transaction.", (*storeCheck).issueAddsMail},
+		{"Issue/adds its mail", addsMail, (*storeCheck).issueAddsMail},
+		{"Issue/adds its mail leased", addsMail, (*storeCheck).issueAddsLeasedMail},
 		{"Issue/all or nothing", "Each method is one transaction and is all or nothing", (*storeCheck).issueIsOneTransaction},
 		{"Issue/lost lease", held, (*storeCheck).issueLostLease},
 		{"Issue/mail of another user", held, (*storeCheck).issueMailOfAnother},
@@ -206,6 +208,26 @@ func (c *storeCheck) issueAddsMail() {
 	c.wantMails(at(2*time.Minute), m)
 }
 
+func (c *storeCheck) issueAddsLeasedMail() {
+	for i, settles := range []bool{true, false} {
+		a := c.activation(fmt.Sprint("user ", i))
+		m := c.mailFor(a)
+		m.Lease, m.Due, m.Attempts = c.id(), at(time.Minute), 1
+		c.issue(start, a, 1, m)
+		c.wantLive(start, a)
+		c.wantMails(at(time.Minute - ms))
+		c.settle(reset.Settlement{Mail: m.ID, Lease: c.id()}) // another lease
+		if settles {
+			c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease})
+			c.wantMails(at(time.Minute))
+			continue
+		}
+		if got := c.leaseOne(at(time.Minute), at(2*time.Minute)); got.ID != m.ID || got.Attempts != 2 {
+			c.Errorf("Lease returned %v with %d attempts, want %v with 2", got.ID, got.Attempts, m.ID)
+		}
+	}
+}
+
 // The mail's ID is taken. If the store refuses it, the activation is not kept.
 func (c *storeCheck) issueIsOneTransaction() {
 	a := c.activation("a")
@@ -262,7 +284,7 @@ func (c *storeCheck) issueLostLease() {
 	}, 0)
 
 	never := c.publicRequest("never@example.com")
-	never.Lease = c.id()
+	never.Lease, never.WasDue = c.id(), start
 	a := c.activationFor(never, "a")
 	c.wantIs("Issue of a mail that never was", c.tryIssue(start, a, 1, &never), reset.ErrGone)
 	c.wantDead(start, a)

@@ -20,7 +20,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {
 		return err
 	}
-	leased, public := m != nil && m.Lease != reset.ID{}, false
+	leased, public := m != nil && !m.WasDue.IsZero(), false
 	if leased {
 		var err error
 		if public, err = s.hold(ctx, c, *m, a.UserID); err != nil {
