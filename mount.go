@@ -20,17 +20,40 @@ type route struct{ get, post http.HandlerFunc }
 const moved = "moved"
 
 // routePath returns the path of a request below the mount. It removes the prefix
-// of BaseURL where the host has not done that.
-func (m *mount) routePath(r *http.Request) string {
+// of BaseURL where the host has not done that. linked says that the request
+// carries an activation.
+func (m *mount) routePath(r *http.Request, linked bool) string {
 	path := r.URL.Path
-	if _, ok := m.routes[path]; ok {
+	rest, ok := strings.CutPrefix(path, m.base.Path)
+	ok = ok && (rest == "" || rest[0] == '/')
+	switch _, route := m.routes[path]; {
+	case m.mayBePrefix(rest, ok): // a proxy may have removed the prefix, and a link needs its route
+		if !linked && isGet(r) && requestedPath(r) == path {
+			return rest
+		}
+		return path
+	case route || !ok:
 		return path
 	}
-	rest, ok := strings.CutPrefix(path, m.base.Path)
-	if ok && (rest == "" || rest[0] == '/') {
-		return rest
+	return rest
+}
+
+// mayBePrefix reports whether the path of a link below the mount, and the prefix
+// of the mount itself, look alike.
+func (m *mount) mayBePrefix(rest string, ok bool) bool {
+	return ok && (rest == "" || rest == "/") && (m.base.Path == "/reset" || m.base.Path == "/revoke")
+}
+
+func isGet(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// requestedPath returns the path that a request had when it came, before the
+// host removed anything, or "" if that is not known.
+func requestedPath(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		return ""
 	}
-	return path
+	return u.Path
 }
 
 // redirection returns where to lead a browser that visits a route under another
@@ -112,15 +135,18 @@ func (m *mount) warnOfMount(r *http.Request, path string) {
 // when it came, before the host removed anything. A path that is no route may
 // be one with a prefix that nobody knows of.
 func (m *mount) prefix(r *http.Request, path string) (prefix string, known bool) {
-	u, err := url.ParseRequestURI(r.RequestURI)
-	if err != nil {
+	came := requestedPath(r)
+	if came == "" {
 		return "", false
 	}
+	if came == m.base.Path { // it may look like a route
+		return came, true
+	}
 	if _, ok := m.routes[path]; ok {
-		return strings.CutSuffix(u.Path, path)
+		return strings.CutSuffix(came, path)
 	}
 	for route := range m.routes {
-		if prefix, ok := strings.CutSuffix(u.Path, route); ok && len(route) > 1 {
+		if prefix, ok := strings.CutSuffix(came, route); ok && len(route) > 1 {
 			return prefix, true
 		}
 	}

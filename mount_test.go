@@ -12,6 +12,12 @@ import (
 	"github.com/gopassreset/reset"
 )
 
+// endsInRoute is where paths lead below a prefix that is a route, too.
+var endsInRoute = map[string]string{
+	"/reset": "→/forgot", "/reset/": "→/forgot", "/reset/forgot": "forgot", "/reset/reset": "reopen", "/reset/revoke": "reopen",
+	"/reset/reset?activation=yQ3c0vTrS-4k9ZpX_1aBwGhE": "→/reset", "/reset/reset/?activation=yQ3c0vTrS-4k9ZpX_1aBwGhE": "→/reset",
+}
+
 // Pages answers below its mount, whether the host strips the prefix or not.
 func TestPagesMount(t *testing.T) {
 	for _, tt := range []struct {
@@ -25,12 +31,13 @@ func TestPagesMount(t *testing.T) {
 		{"https://app.example.com/account/", "", map[string]string{"/account": "→/forgot", "/account/": "→/forgot", "/account/forgot": "forgot", "/accounts/forgot": "notfound", "/account/account/forgot": "notfound"}},
 		{"https://app.example.com/a/b/", "", map[string]string{"/a/b": "→/forgot", "/a/b/forgot": "forgot", "/a/forgot": "notfound"}},
 		{"https://app.example.com/a%20b", "", map[string]string{"/a%20b/": "→/forgot", "/a%20b/forgot": "forgot"}},
-		{"https://app.example.com/reset", "/reset", map[string]string{"/reset/reset": "reopen", "/reset/forgot": "forgot"}},
-		{"https://app.example.com/reset", "", map[string]string{"/reset/reset": "reopen", "/reset/forgot": "forgot"}},
+		{"https://app.example.com/reset", "/reset", endsInRoute},
+		{"https://app.example.com/reset", "", endsInRoute},
+		{"https://app.example.com/forgot", "", map[string]string{"/forgot": "forgot", "/forgot/forgot": "forgot", "/forgot/reset": "reopen"}},
 	} {
-		f := newFixture(t, newHost(), func(c *reset.Config) { c.BaseURL = tt.base })
-		h := http.StripPrefix(tt.strip, f.Pages())
 		for path, want := range tt.paths {
+			f := newFixture(t, newHost(), func(c *reset.Config) { c.BaseURL = tt.base })
+			h := http.StripPrefix(tt.strip, f.Pages())
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "https://app.example.com"+path, nil))
 			to, leads := strings.CutPrefix(want, "→")
@@ -39,6 +46,9 @@ func TestPagesMount(t *testing.T) {
 				t.Errorf("%s: %s leads to %q, want %s", tt.base, path, w.Result().Header.Get("Location"), to)
 			case !leads && heading(w) != say(t, want+".title"):
 				t.Errorf("%s: %s is %q, want %s", tt.base, path, heading(w), want)
+			}
+			if n := len(f.log.named("base_url_mismatch")); n > 0 && want != "notfound" {
+				t.Errorf("%s: %s is taken for another prefix", tt.base, path)
 			}
 		}
 	}

@@ -97,8 +97,8 @@ func newPages(s *Service) *pages {
 
 func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
 	p.warnOfProxy(r)
-	path := p.routePath(r)
-	get := r.Method == http.MethodGet || r.Method == http.MethodHead
+	path := p.routePath(r, p.carriesLink(r))
+	get := isGet(r)
 	if get {
 		path, r = mendLink(path, r)
 	}
@@ -325,6 +325,12 @@ func (p *pages) activation(r *http.Request) string {
 		return ""
 	}
 	return cookies[0].Value
+}
+
+// carriesLink reports whether a request has an activation, dead or live.
+func (p *pages) carriesLink(r *http.Request) bool {
+	_, found := linkActivation(r.URL.RawQuery)
+	return found || isJSONGet(r) || p.activation(r) != ""
 }
 
 // keepEmail keeps a well-formed address for the next page. It stands in no URL,
