@@ -376,7 +376,7 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		p.endLink(w)
 		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "invalid"})
 	case errors.As(err, &tooLarge):
-		p.write(w, r, http.StatusRequestEntityTooLarge, ui.Page{Name: "failed"})
+		p.refuseBody(w, r, answerTooLarge)
 	case errors.Is(err, ErrBadRequest):
 		p.write(w, r, http.StatusBadRequest, ui.Page{Name: "failed"})
 	case errors.As(err, &limit):
@@ -389,6 +389,13 @@ func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		p.write(w, r, status, ui.Page{Name: "failed"})
 	}
+}
+
+// refuseBody answers with a page where a JSON body would get a.
+func (p *pages) refuseBody(w http.ResponseWriter, r *http.Request, a answer) {
+	p.events.log(r.Context(), badRequest, "reason", a.reason)
+	w.Header().Set("Reset-Reason", a.reason)
+	p.write(w, r, a.status, ui.Page{Name: "failed"})
 }
 
 func (p *pages) limited(w http.ResponseWriter, r *http.Request, limit *LimitError, email string) {
@@ -421,7 +428,7 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 		case crossOrigin:
 			p.write(w, r, http.StatusForbidden, ui.Page{Name: "failed"})
 		case err != nil || kind != "application/x-www-form-urlencoded":
-			p.write(w, r, http.StatusUnsupportedMediaType, ui.Page{Name: "failed"})
+			p.refuseBody(w, r, answerUnsupported)
 		default:
 			values, err := readForm(w, r)
 			if err != nil {
