@@ -4,7 +4,7 @@ go 1.25.0
 
 require (
 	github.com/gopassreset/reset v0.0.0
-	github.com/redis/go-redis/v9 v9.7.3
+	github.com/redis/go-redis/v9 v9.7.3 // the oldest without CVE-2025-29923; .ci/run tests the newest, which needs Go 1.26
 )
 
 require (
