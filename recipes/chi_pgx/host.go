@@ -1,5 +1,5 @@
 // Package chipgx is a host of package reset on chi, pgx and the code that sqlc
-// makes of query.sql.
+// makes of query.sql; .ci/generated compares.
 package chipgx
 
 import (

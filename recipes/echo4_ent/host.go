@@ -1,21 +1,20 @@
 // Package echo4ent is a host of package reset on echo 4 and ent, with any
-// database of the two. It uses the driver as the code that ent generates does,
-// to do without the thousands of lines of that.
+// database of the two. Package ent is what ent makes of ent/schema.
 package echo4ent
 
 import (
 	"context"
-	"errors"
 	"log"
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
-	"entgo.io/ent/dialect/sql/sqlgraph"
-	"entgo.io/ent/schema/field"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/recipes/echo4_ent/ent"
+	"github.com/gopassreset/reset/recipes/echo4_ent/ent/session"
+	"github.com/gopassreset/reset/recipes/echo4_ent/ent/user"
 	"github.com/gopassreset/reset/recipes/internal/host"
 	storesql "github.com/gopassreset/reset/store_sql"
 )
@@ -30,15 +29,14 @@ func New(ctx context.Context, db *entsql.Driver, dialect storesql.Dialect, c hos
 	if err != nil {
 		return nil, err
 	}
-	u := &users{db, c.Hash}
+	u := &users{ent.NewClient(ent.Driver(db)), db.Dialect(), c.Hash}
 	c.Reset.Users, c.Reset.Store = u, store
 	svc, err := reset.New(c.Reset)
 	if err != nil {
 		return nil, err
 	}
 
-	e := echo.New()
-	l := log.New(c.AccessLog, "", log.LstdFlags)
+	e, l := echo.New(), log.New(c.AccessLog, "", log.LstdFlags)
 	e.Use(middleware.RequestLoggerWithConfig(middleware.RequestLoggerConfig{
 		LogMethod: true, LogURIPath: true, LogStatus: true, // not LogURI, which has the query
 		LogValuesFunc: func(_ echo.Context, v middleware.RequestLoggerValues) error {
@@ -58,94 +56,65 @@ type joined struct{ *entsql.Driver }
 func (j joined) Tx(context.Context) (dialect.Tx, error) { return dialect.NopTx(j), nil }
 func (joined) Close() error                             { return nil }
 
-// driver returns what ent's client works on: ent.NewClient(ent.Driver(d)).
-func (u *users) driver(ctx context.Context) dialect.Driver {
+// client returns ent's client on the transaction in ctx, if there is one.
+func (u *users) client(ctx context.Context) *ent.Client {
 	tx, ok := storesql.Tx(ctx) // the transaction that redeems the link
 	if !ok {
 		return u.db
 	}
-	return joined{entsql.NewDriver(u.db.Dialect(), entsql.Conn{ExecQuerier: tx})}
+	return ent.NewClient(ent.Driver(joined{entsql.NewDriver(u.dialect, entsql.Conn{ExecQuerier: tx})}))
 }
 
 type users struct {
-	db *entsql.Driver
+	db      *ent.Client
+	dialect string
 	host.Argon2id
 }
 
 func (u *users) FindByEmail(ctx context.Context, address string) (reset.User, error) {
-	row, err := one[host.User](ctx, u.driver(ctx), u.byAddress(address))
-	return reset.User{ID: row.ID, Email: row.Email}, err
+	row, err := u.client(ctx).User.Query().Where(user.Address(address)).Only(ctx)
+	if ent.IsNotFound(err) {
+		return reset.User{}, reset.ErrNoUser
+	}
+	if err != nil {
+		return reset.User{}, err
+	}
+	return reset.User{ID: row.ID, Email: row.Email}, nil
 }
 
 func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
-	d := u.driver(ctx)
-
-	// client.User.UpdateOneID(userID).SetHash(hash).Exec(ctx)
-	set := sqlgraph.NewUpdateSpec("users", []string{"id"}, &sqlgraph.FieldSpec{Column: "id", Type: field.TypeString, Value: userID})
-	set.Node.ID.Value = userID
-	set.SetField("hash", field.TypeString, hash)
-	set.ScanValues = func([]string) ([]any, error) { return []any{new(string)}, nil }
-	set.Assign = func([]string, []any) error { return nil }
-	if err := sqlgraph.UpdateNode(ctx, d, set); err != nil {
-		if notFound := (*sqlgraph.NotFoundError)(nil); errors.As(err, &notFound) {
-			return reset.ErrNoUser
-		}
+	db := u.client(ctx)
+	err := db.User.UpdateOneID(userID).SetHash(hash).Exec(ctx)
+	if ent.IsNotFound(err) {
+		return reset.ErrNoUser
+	}
+	if err != nil {
 		return err
 	}
-
-	// client.Session.Delete().Where(session.UserID(userID)).Exec(ctx)
-	end := sqlgraph.NewDeleteSpec("sessions", sqlgraph.NewFieldSpec("id", field.TypeString))
-	end.Predicate = func(s *entsql.Selector) { s.Where(entsql.EQ("user_id", userID)) }
-	_, err := sqlgraph.DeleteNodes(ctx, d, end)
+	_, err = db.Session.Delete().Where(session.UserID(userID)).Exec(ctx)
 	return err
 }
 
 func (u *users) AddUser(ctx context.Context, n host.User) error {
-	return u.exec(ctx, u.build().Insert("users").Columns("id", "address", "email", "hash").Values(n.ID, n.Address, n.Email, n.Hash))
+	return u.client(ctx).User.Create().SetID(n.ID).SetAddress(n.Address).SetEmail(n.Email).SetHash(n.Hash).Exec(ctx)
 }
 
 func (u *users) SignIn(ctx context.Context, address, password string) (string, error) {
-	row, err := one[host.User](ctx, u.driver(ctx), u.byAddress(address))
+	row, err := u.client(ctx).User.Query().Where(user.Address(address)).Only(ctx)
 	if err != nil {
 		return "", err
 	}
 	if !u.Matches(row.Hash, password) {
 		return "", host.ErrPassword
 	}
-	session := host.NewID()
-	return session, u.exec(ctx, u.build().Insert("sessions").Columns("id", "user_id").Values(session, row.ID))
+	id := host.NewID()
+	return id, u.client(ctx).Session.Create().SetID(id).SetUserID(row.ID).Exec(ctx)
 }
 
-func (u *users) UserOf(ctx context.Context, session string) (string, error) {
-	q := u.build().Select("user_id").From(entsql.Table("sessions")).Where(entsql.EQ("id", session))
-	return one[string](ctx, u.driver(ctx), q)
-}
-
-func (u *users) build() *entsql.DialectBuilder { return entsql.Dialect(u.db.Dialect()) }
-
-func (u *users) byAddress(address string) entsql.Querier {
-	return u.build().Select("id", "email", "hash").From(entsql.Table("users")).Where(entsql.EQ("address", address))
-}
-
-func (u *users) exec(ctx context.Context, q entsql.Querier) error {
-	text, args := q.Query()
-	return u.driver(ctx).Exec(ctx, text, args, nil)
-}
-
-// one returns the row of a query, or reset.ErrNoUser.
-func one[T any](ctx context.Context, d dialect.Driver, q entsql.Querier) (row T, err error) {
-	text, args := q.Query()
-	var rows entsql.Rows
-	if err := d.Query(ctx, text, args, &rows); err != nil {
-		return row, err
+func (u *users) UserOf(ctx context.Context, id string) (string, error) {
+	row, err := u.client(ctx).Session.Get(ctx, id)
+	if err != nil {
+		return "", err
 	}
-	defer rows.Close()
-	var list []T
-	if err := entsql.ScanSlice(&rows, &list); err != nil {
-		return row, err
-	}
-	if len(list) == 0 {
-		return row, reset.ErrNoUser
-	}
-	return list[0], nil
+	return row.UserID, nil
 }
