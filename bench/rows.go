@@ -363,14 +363,14 @@ func logIns() row {
 
 // soak compares the memory of a server after n requests of 50,000 clients with
 // that after half and a tenth of them. One in 20 is for a user, and each of
-// these users gets one mail.
+// these users gets one mail. On one processor that would take five minutes.
 func soak(number string, n int64) row {
 	return row{lines: []line{
 		{what: "resident memory after " + number + " public requests ÷ after half of them, SQLite", unit: " MB", want: atMost(1.1)},
 		{what: "resident memory after " + number + " public requests ÷ after a tenth of them", unit: " MB"},
 		{what: "mails that came ÷ mails wanted of these requests", want: atLeast(1)},
 	}, once: true, measure: func(ctx context.Context, b *bench) (samples []sample, err error) {
-		err = b.with(ctx, server{Kind: "reset-sqlite"}, limits{}, func(c *child, s *sink) error {
+		err = b.with(ctx, server{Kind: "reset-sqlite", Processors: 2}, limits{}, func(c *child, s *sink) error {
 			first := next.Load() + 1
 			mixed := post{path: public.path, client: func(i int64) string { return attacker(i % 50_000) }, body: func(i int64) string {
 				if i -= first; i%20 == 0 {
