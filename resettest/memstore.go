@@ -158,7 +158,7 @@ func (s *MemStore) Issue(ctx context.Context, now time.Time, a reset.Activation,
 	if public {
 		s.bound[m.ID] = bound{a.UserID, now}
 	}
-	if m == nil || leased {
+	if m == nil || m.Lease != (reset.ID{}) {
 		s.noteIssued(now, id, a, m, public)
 	}
 	return a, nil

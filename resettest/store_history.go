@@ -245,6 +245,13 @@ func (c *storeCheck) historyOfSent() {
 	c.settle(withNote(remove(m), "c", reset.Note{At: at(3 * time.Minute), Outcome: reset.OutcomeUndeliverable}))
 	e.Outcome, e.OutcomeAt = reset.OutcomeUndeliverable, at(3*time.Minute)
 	c.wantHistory(at(time.Minute), "c", e)
+
+	a := c.activation("d")
+	added := c.mailFor(a)
+	added.Lease, added.Due, added.Attempts = c.id(), at(time.Minute), 1
+	c.issue(start, a, 1, added)
+	c.settle(remove(*added))
+	c.wantHistory(start, "d", sent(reset.HistoryEntry{ID: added.ID, Kind: reset.HistoryTrusted, Attempts: 1, Expires: a.Expires}, start))
 }
 
 func (c *storeCheck) historyOfWithdrawn() {

@@ -47,7 +47,10 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
 			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	case m != nil:
-		return s.insertMail(ctx, c, *m)
+		err = s.insertMail(ctx, c, *m)
+		if m.Lease == (reset.ID{}) {
+			return err // nobody attempts to send it yet
+		}
 	}
 	if err != nil {
 		return err
