@@ -16,14 +16,17 @@ import (
 type (
 	pgxError   struct{ state string }
 	pgError    struct{ state string } // of lib/pq and of bun's driver
-	mysqlError struct{ Number uint16 }
+	mysqlError struct {
+		Number uint16
+		text   string
+	}
 )
 
 func (e pgxError) Error() string      { return "pgx " + e.state }
 func (e pgxError) SQLState() string   { return e.state }
 func (e pgError) Error() string       { return "pg " + e.state }
 func (e pgError) Field(k byte) string { return map[byte]string{'C': e.state}[k] }
-func (e *mysqlError) Error() string   { return fmt.Sprint("mysql ", e.Number) }
+func (e *mysqlError) Error() string   { return fmt.Sprint("mysql ", e.Number, e.text) }
 
 func TestBusy(t *testing.T) {
 	for _, tt := range []struct {
@@ -39,12 +42,15 @@ func TestBusy(t *testing.T) {
 		{PostgreSQL, pgxError{"25P03"}, true}, // idle_in_transaction_session_timeout
 		{PostgreSQL, pgxError{"23505"}, false},
 		{PostgreSQL, errors.New("40001"), false},
-		{MySQL, &mysqlError{1213}, true}, // deadlock
-		{MySQL, &mysqlError{1205}, true}, // lock wait timeout
-		{MySQL, &mysqlError{1020}, true}, // record has changed
-		{MySQL, &mysqlError{3024}, true}, // statement timeout of MySQL
-		{MySQL, &mysqlError{1969}, true}, // of MariaDB
-		{MySQL, &mysqlError{1062}, false},
+		{MySQL, &mysqlError{Number: 1213}, true}, // deadlock
+		{MySQL, &mysqlError{Number: 1205}, true}, // lock wait timeout
+		{MySQL, &mysqlError{Number: 1020}, true}, // record has changed
+		{MySQL, &mysqlError{Number: 3024}, true}, // statement timeout of MySQL
+		{MySQL, &mysqlError{Number: 1969}, true}, // of MariaDB
+		{MySQL, &mysqlError{Number: 3101}, true}, // another member of a replication group was first
+		{MySQL, &mysqlError{1180, ": Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"}, true},
+		{MySQL, &mysqlError{1180, ": Got error 28 - 'No space left on device' during COMMIT"}, false},
+		{MySQL, &mysqlError{Number: 1062}, false},
 		{MySQL, errors.New("1213"), false},
 		{SQLite, errors.New("database is locked (5) (SQLITE_BUSY)"), true},
 		{SQLite, errors.New("database is locked (517)"), true},

@@ -72,12 +72,16 @@ var MySQL = &Dialect{
 }
 
 // mysqlBusy also recognises a node of a cluster that refuses a COMMIT because
-// another node has changed the same rows: it reports a deadlock.
+// another node has changed the same rows: Galera reports a deadlock, and group
+// replication one of three errors, depending on how far the COMMIT got.
 func mysqlBusy(err error) bool {
 	switch mysqlNumber(err) {
 	case 1213, 1205, 1020, // deadlock, lock wait timeout, record has changed
-		3024, 1969: // statement timeout of MySQL, of MariaDB
+		3024, 1969, // statement timeout of MySQL, of MariaDB
+		3101: // rolled back during COMMIT
 		return true
+	case 1180: // error during COMMIT
+		return strings.Contains(err.Error(), "error 149 ") // deadlock
 	}
 	return false
 }
@@ -212,10 +216,73 @@ func createMySQL(ctx context.Context, d *Dialect, conn *Session, s Schema) error
 	if err := checkOwn(ctx, conn.Conn); err != nil {
 		return err
 	}
-	return d.Retry(ctx, func() error { return s.create(ctx, conn, applied) })
+	variables, err := mysqlVariables(ctx, conn)
+	if err != nil {
+		return err
+	}
+	create := func() error {
+		return d.Retry(ctx, func() error { return s.create(ctx, conn, applied) })
+	}
+	if !groupWrites(variables) {
+		return create()
+	}
+	if err := checkVariables(variables); err != nil {
+		return err
+	}
+	return createInGroup(ctx, d, conn, s, create)
 }
 
-func probeMySQL(ctx context.Context, s *Store, c Conn) error {
+// createInGroup keeps processes on other members of a replication group away
+// from create. A member that is sent DDL which it has run itself leaves the
+// group, and its named locks are its own. They meet in a row: a COMMIT on one
+// member succeeds.
+func createInGroup(ctx context.Context, d *Dialect, conn *Session, s Schema, create func() error) error {
+	if err := exec(ctx, conn, createVersion); err != nil { // may be repeated anywhere
+		return err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(time.Minute); ; {
+		if s.Check(ctx, conn) == nil {
+			return nil
+		}
+		var claimed int64
+		err := d.Retry(ctx, func() (err error) {
+			if err = exec(ctx, conn, expireClaim); err == nil {
+				claimed, err = execCount(ctx, conn, insertClaim)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if claimed == 1 {
+			break
+		}
+		if time.Now().After(late) {
+			return errors.New("another process has been creating the schema for a minute; if it is dead, run " + rename(conn.Conn, deleteClaim))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		_ = d.Retry(ctx, func() error { return exec(ctx, conn, deleteClaim) })
+	}()
+	return create()
+}
+
+// A claim lasts an hour, in case the process dies.
+const (
+	insertClaim = `INSERT IGNORE INTO reset_schema (id, version) VALUES (2, UNIX_TIMESTAMP() DIV 60 + 60)`
+	expireClaim = `DELETE FROM reset_schema WHERE id = 2 AND version < UNIX_TIMESTAMP() DIV 60`
+	deleteClaim = `DELETE FROM reset_schema WHERE id = 2`
+)
+
+func mysqlVariables(ctx context.Context, c Conn) (map[string]string, error) {
 	variables := make(map[string]string)
 	err := each(ctx, c, func(r Row) error {
 		var name, value string
@@ -225,6 +292,16 @@ func probeMySQL(ctx context.Context, s *Store, c Conn) error {
 	}, `SHOW SESSION VARIABLES WHERE variable_name IN ('autocommit', 'completion_type', 'sql_select_limit',
 		'wsrep_on', 'wsrep_sync_wait',
 		'group_replication_group_name', 'group_replication_single_primary_mode', 'group_replication_consistency')`)
+	return variables, err
+}
+
+// groupWrites reports whether several members of a replication group take writes.
+func groupWrites(v map[string]string) bool {
+	return v["group_replication_group_name"] != "" && v["group_replication_single_primary_mode"] == "OFF"
+}
+
+func probeMySQL(ctx context.Context, s *Store, c Conn) error {
+	variables, err := mysqlVariables(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -270,7 +347,6 @@ func checkOwn(ctx context.Context, c Conn) error {
 // for all of them.
 func checkVariables(v map[string]string) error {
 	waits, _ := strconv.Atoi(v["wsrep_sync_wait"])
-	writesAnywhere := v["group_replication_group_name"] != "" && v["group_replication_single_primary_mode"] == "OFF"
 	switch {
 	case v["autocommit"] != "ON":
 		return errors.New("autocommit must be on")
@@ -283,7 +359,7 @@ func checkVariables(v map[string]string) error {
 	// again.
 	case v["wsrep_on"] == "ON" && waits&7 != 7:
 		return errors.New("on a Galera cluster wsrep_sync_wait must be 7 for every connection, as with ?wsrep_sync_wait=7 in a DSN of go-sql-driver")
-	case writesAnywhere && !slices.Contains([]string{"BEFORE", "AFTER", "BEFORE_AND_AFTER"}, v["group_replication_consistency"]):
+	case groupWrites(v) && !slices.Contains([]string{"BEFORE", "AFTER", "BEFORE_AND_AFTER"}, v["group_replication_consistency"]):
 		return errors.New("in a replication group of several primaries group_replication_consistency must be BEFORE, AFTER or BEFORE_AND_AFTER")
 	}
 	return nil
