@@ -12,13 +12,14 @@
 #
 #	control start 2; control kill 2; control stop
 #
-# The cluster outlives the death of node 2, which counts for less.
+# The cluster outlives the death of either: an arbitrator, which keeps no data,
+# is the third vote.
 set -euo pipefail
 
 exec 3>&1 >&2
 
 packages=()
-for p in mariadb-server galera-4 rsync; do
+for p in mariadb-server galera-4 galera-arbitrator-4 rsync; do
 	dpkg -s "$p" 2>/dev/null | grep -q '^Status: install ok installed' || packages+=("$p")
 done
 if ((${#packages[@]})); then
@@ -26,7 +27,7 @@ if ((${#packages[@]})); then
 	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove "${packages[@]}"
 fi
 
-for port in 3407 3408 4577 4578; do
+for port in 3407 3408 {4577..4579}; do
 	if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
 		echo "$0: something listens on port $port already"
 		exit 1
@@ -56,7 +57,7 @@ innodb_log_file_size = 32M
 max_connections = 300
 wsrep_on = ON
 wsrep_provider = /usr/lib/galera/libgalera_smm.so
-wsrep_provider_options = "base_host=127.0.0.1; base_port=$((4576 + n)); gmcast.listen_addr=tcp://127.0.0.1:$((4576 + n)); ist.recv_addr=127.0.0.1:$((4586 + n)); ist.recv_bind=127.0.0.1:$((4586 + n)); gcache.size=64M; pc.weight=$((3 - n)); evs.keepalive_period=PT0.5S; evs.suspect_timeout=PT2S; evs.inactive_timeout=PT4S"
+wsrep_provider_options = "base_host=127.0.0.1; base_port=$((4576 + n)); gmcast.listen_addr=tcp://127.0.0.1:$((4576 + n)); ist.recv_addr=127.0.0.1:$((4586 + n)); ist.recv_bind=127.0.0.1:$((4586 + n)); gcache.size=64M; evs.keepalive_period=PT0.5S; evs.suspect_timeout=PT2S; evs.inactive_timeout=PT4S"
 wsrep_cluster_name = reset_test
 wsrep_cluster_address = gcomm://127.0.0.1:4577,127.0.0.1:4578
 wsrep_node_name = node$n
@@ -94,7 +95,7 @@ kill)
 	rm -f "$2/pid"
 	;;
 stop)
-	for pid in $(cat [12]/pid 2>/dev/null); do kill -9 "$pid" || true; done
+	for pid in $(cat [12]/pid garbd.pid 2>/dev/null); do kill -9 "$pid" || true; done
 	cd /
 	rm -rf "$OLDPWD"
 	;;
@@ -108,6 +109,15 @@ install -d -o mysql -m 700 "$dir/2/data"
 "$dir/control" start 1 --wsrep-new-cluster 3>&-
 mariadb -S "$dir/1/socket" -e "CREATE DATABASE test"
 "$dir/control" start 2 3>&-
+garbd --group reset_test --address gcomm://127.0.0.1:4577,127.0.0.1:4578 --log "$dir/garbd.log" \
+	--options "base_host=127.0.0.1; base_port=4579; gmcast.listen_addr=tcp://127.0.0.1:4579; evs.keepalive_period=PT0.5S; evs.suspect_timeout=PT2S; evs.inactive_timeout=PT4S" \
+	</dev/null >/dev/null 2>&1 3>&- &
+echo $! >"$dir/garbd.pid"
+for try in {1..300}; do
+	[ "$(mariadb -N -S "$dir/1/socket" -e "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_cluster_size'")" != 3 ] || break
+	((try < 300)) || { cat "$dir/garbd.log"; echo "$0: the arbitrator does not join the cluster"; exit 1; }
+	sleep 0.1
+done
 
 cat >&3 <<ENV
 RESET_TEST_GALERA=root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test

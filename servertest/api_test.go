@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -30,14 +32,22 @@ const (
 
 // onEachAPI runs f on each server through each api.
 func onEachAPI(t *testing.T, f func(t *testing.T, s server)) {
-	onEach(t, f)
+	eachAPI(t, servers, f)
+}
+
+// onEachVersion is the same with the newest versions of the servers.
+func onEachVersion(t *testing.T, f func(t *testing.T, s server)) {
+	eachAPI(t, slices.Concat(servers, newest), f)
+}
+
+func eachAPI(t *testing.T, servers []server, f func(t *testing.T, s server)) {
 	for _, s := range servers {
-		for _, api := range []api{apiSQL, apiPgx} {
+		for _, api := range []api{apiBun, apiSQL, apiPgx} {
 			if api == apiPgx && s.kind != kindPostgres {
 				continue
 			}
 			s.api = api
-			t.Run(fmt.Sprintf("%s, %s", s.name, api), func(t *testing.T) {
+			t.Run(strings.TrimSuffix(s.name+", "+string(api), ", "), func(t *testing.T) {
 				s.address(t)
 				f(t, s)
 			})
@@ -47,13 +57,22 @@ func onEachAPI(t *testing.T, f func(t *testing.T, s server)) {
 
 // onAllAPIs is the same with SQLite, side by side.
 func onAllAPIs(t *testing.T, f func(t *testing.T, s server)) {
+	allAPIs(t, onEachAPI, f)
+}
+
+// onAllVersions is the same with the newest versions of the servers.
+func onAllVersions(t *testing.T, f func(t *testing.T, s server)) {
+	allAPIs(t, onEachVersion, f)
+}
+
+func allAPIs(t *testing.T, onEach func(*testing.T, func(*testing.T, server)), f func(t *testing.T, s server)) {
 	parallel := func(t *testing.T, s server) {
 		t.Parallel()
 		f(t, s)
 	}
 	t.Run(sqliteFile.name, func(t *testing.T) { parallel(t, sqliteFile) })
 	t.Run(sqliteFile.name+", database/sql", func(t *testing.T) { parallel(t, server{kind: kindSQLite, api: apiSQL}) })
-	onEachAPI(t, parallel)
+	onEach(t, parallel)
 }
 
 // A wholeStore has all the promises: TestStore skips those of an interface that

@@ -121,7 +121,7 @@ func storm(ctx context.Context, c *child) error {
 
 func TestKilledUnderLoad(t *testing.T) {
 	const users = 40
-	onAllAPIs(t, func(t *testing.T, s server) {
+	onAllVersions(t, func(t *testing.T, s server) {
 		h := openHost(t, newPlace(t, s, false))
 		for round := range *rounds {
 			t.Run(strconv.Itoa(round), func(t *testing.T) {

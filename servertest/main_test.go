@@ -4,13 +4,17 @@
 //	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test
 //	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test'
 //	RESET_TEST_MYSQL9='root@tcp(127.0.0.1:3410)/test'
+//	RESET_TEST_POSTGRES18=postgres://postgres@127.0.0.1:5418/test
+//	RESET_TEST_MARIADB11='root@tcp(127.0.0.1:3418)/test'
 //	RESET_TEST_GALERA='root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test'
 //	RESET_TEST_GALERA_CONTROL=…
+//	RESET_TEST_GROUP='test:secret@tcp(127.0.0.1:3411)/test,…'
+//	RESET_TEST_GROUP_CONTROL=…
 //	RESET_TEST_PGBOUNCER=postgres://postgres@127.0.0.1:6543/test
 //	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin
 //
-// .ci/mysql.sh, .ci/galera.sh and .ci/pgbouncer.sh start servers and print where
-// they are. The last variable has the programs of which tests of failover start
+// .ci/mysql.sh, .ci/newest.sh, .ci/galera.sh and .ci/pgbouncer.sh start servers
+// and print where they are. The last variable has the programs of which tests of failover start
 // servers. Every test makes a schema or database of its own and drops it at the
 // end; the accounts must be allowed to do that.
 package servertest
@@ -21,6 +25,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,13 +45,13 @@ const howTo = `needs servers. To run it on all:
 	RESET_TEST_POSTGRES=postgres://postgres@127.0.0.1:5432/test \
 	RESET_TEST_MYSQL='root@tcp(127.0.0.1:3306)/test' \
 	RESET_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin \
-	env $(.ci/mysql.sh) $(.ci/galera.sh) $(.ci/pgbouncer.sh) go test ./servertest`
+	env $(.ci/mysql.sh) $(.ci/newest.sh) $(.ci/galera.sh) $(.ci/pgbouncer.sh) go test ./servertest`
 
 // TestMain names the servers on which nothing is tested: go test shows the skips
 // of a package that passes only with -v.
 func TestMain(m *testing.M) {
 	var missing []string
-	all := append(servers, galeraServer, pgBouncer(pgx.QueryExecModeExec), postgresPrograms)
+	all := append(slices.Concat(servers, newest), galera.server, group.server, pgBouncer(pgx.QueryExecModeExec), postgresPrograms)
 	for _, s := range all {
 		if os.Getenv(s.env) == "" {
 			missing = append(missing, s.name)
@@ -87,6 +92,12 @@ var (
 	mysqlServer    = server{"MySQL", kindMySQL, "RESET_TEST_MYSQL", freshMySQL, apiBun}
 	mysql9Server   = server{"MySQL 9", kindMySQL, "RESET_TEST_MYSQL9", freshMySQL, apiBun}
 	servers        = []server{postgresServer, mysqlServer, mysql9Server}
+	// newest are newer versions of the servers. The contract, races and crashes
+	// are tested on them.
+	newest = []server{
+		{"PostgreSQL 18", kindPostgres, "RESET_TEST_POSTGRES18", freshPostgres, apiBun},
+		{"MariaDB 11", kindMySQL, "RESET_TEST_MARIADB11", freshMySQL, apiBun},
+	}
 )
 
 // onEach runs f on each server.

@@ -117,7 +117,7 @@ func (f *failedQueries) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 
 // The cap holds at the default isolation level, without a single failure.
 func TestRaceIssues(t *testing.T) {
-	onEachAPI(t, func(t *testing.T, s server) { raceIssues(t, s, s.open(t, raceConns)) })
+	onEachVersion(t, func(t *testing.T, s server) { raceIssues(t, s, s.open(t, raceConns)) })
 }
 
 // Of all redemptions of a user's activations one succeeds, and its password is
@@ -125,7 +125,7 @@ func TestRaceIssues(t *testing.T) {
 func TestRaceRedeems(t *testing.T) {
 	for _, elsewhere := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one transaction", true: "users elsewhere"}[elsewhere], func(t *testing.T) {
-			onEachAPI(t, func(t *testing.T, s server) { raceRedeems(t, s, s.open(t, raceConns), elsewhere) })
+			onEachVersion(t, func(t *testing.T, s server) { raceRedeems(t, s, s.open(t, raceConns), elsewhere) })
 		})
 	}
 }
@@ -185,7 +185,7 @@ func raceRedeems(t *testing.T, s server, db *bun.DB, elsewhere bool) {
 // Workers lease every mail once, while others enqueue and settle.
 func TestRaceLeases(t *testing.T) {
 	const mails, workers = 500, 20
-	onEachAPI(t, func(t *testing.T, s server) {
+	onEachVersion(t, func(t *testing.T, s server) {
 		store := s.storeOn(t, s.open(t, raceConns), false)
 		var wg sync.WaitGroup
 		for i := range mails {

@@ -12,7 +12,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	onEachAPI(t, func(t *testing.T, s server) {
+	onEachVersion(t, func(t *testing.T, s server) {
 		db := s.open(t, 10)
 		if s.kind != kindMySQL || isMariaDB(t, db) {
 			resettest.TestStore(t, emptied(s, db, false))
@@ -32,7 +32,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestStoreElsewhere(t *testing.T) {
-	onEachAPI(t, func(t *testing.T, s server) { resettest.TestStoreElsewhere(t, emptied(s, s.open(t, 10), true)) })
+	onEachVersion(t, func(t *testing.T, s server) { resettest.TestStoreElsewhere(t, emptied(s, s.open(t, 10), true)) })
 }
 
 // emptied removes all rows for every new store, which is faster than new tables.

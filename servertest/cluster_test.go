@@ -1,13 +1,16 @@
 package servertest
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,38 +22,64 @@ import (
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/figure"
 	"github.com/gopassreset/reset/internal/smtptest"
+	"github.com/gopassreset/reset/internal/sqlstore"
 	"github.com/gopassreset/reset/resettest"
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
-// These tests use every node of a Galera cluster at once. .ci/galera.sh starts
-// one and prints what they need:
+// These tests use every node of a cluster at once, each of which takes writes.
+// .ci/galera.sh and .ci/mysql.sh start one each and print what they need:
 //
 //	RESET_TEST_GALERA='root@tcp(127.0.0.1:3407)/test,root@tcp(127.0.0.1:3408)/test'
 //	RESET_TEST_GALERA_CONTROL=/tmp/…/control
 
-var galeraServer = server{name: "Galera", env: "RESET_TEST_GALERA"}
+// A cluster is a server of several nodes.
+type cluster struct {
+	server
+	control string // the environment variable for the program that kills a node and starts it again
+	// Connections need this variable to see what was done on other nodes.
+	variable, value string
+	lags            string // a value that New refuses
+	users           int    // how many are in the races
+}
+
+var (
+	galera = cluster{
+		server{name: "Galera", kind: kindMySQL, env: "RESET_TEST_GALERA"}, "RESET_TEST_GALERA_CONTROL",
+		"wsrep_sync_wait", "7", "1", 1000,
+	}
+	group = cluster{
+		server{name: "group replication", kind: kindMySQL, env: "RESET_TEST_GROUP"}, "RESET_TEST_GROUP_CONTROL",
+		"group_replication_consistency", "'BEFORE'", "'EVENTUAL'", 100,
+	}
+)
+
+func onEachCluster(t *testing.T, f func(t *testing.T, c cluster)) {
+	for _, c := range []cluster{galera, group} {
+		t.Run(c.name, func(t *testing.T) { f(t, c) })
+	}
+}
 
 // nodes returns how to connect to each node, as a host behind a load balancer
 // does: it sees what was done on the others.
-func nodes(t *testing.T) (configs []*mysql.Config) {
+func (c cluster) nodes(t *testing.T) (configs []*mysql.Config) {
 	t.Helper()
-	for address := range strings.SplitSeq(galeraServer.address(t), ",") {
+	for address := range strings.SplitSeq(c.address(t), ",") {
 		config, err := mysql.ParseDSN(address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		config.Params = map[string]string{"wsrep_sync_wait": "7"}
+		config.Params = map[string]string{c.variable: c.value}
 		configs = append(configs, config)
 	}
 	return configs
 }
 
 // onNodes returns a place for one new database on each node.
-func onNodes(t *testing.T) (places []place) {
+func (c cluster) onNodes(t *testing.T) (places []place) {
 	t.Helper()
 	name := freshName()
-	for i, config := range nodes(t) {
+	for i, config := range c.nodes(t) {
 		admin, err := sql.Open("mysql", config.FormatDSN())
 		if err != nil {
 			t.Fatal(err)
@@ -69,12 +98,12 @@ func onNodes(t *testing.T) (places []place) {
 	return places
 }
 
-// newCluster returns a new place on each node.
-func newCluster(t *testing.T, elsewhere bool) []place {
+// places returns a new place on each node.
+func (c cluster) places(t *testing.T, elsewhere bool) []place {
 	t.Helper()
-	places := onNodes(t)
+	places := c.onNodes(t)
 	if elsewhere {
-		for i, users := range onNodes(t) {
+		for i, users := range c.onNodes(t) {
 			places[i].Elsewhere = users.DSN
 		}
 	}
@@ -87,6 +116,7 @@ func spread(nodes ...reset.Store) *resettest.FaultStore {
 	var calls atomic.Int64
 	next := func() reset.Store { return nodes[int(calls.Add(1))%len(nodes)] }
 	return &resettest.FaultStore{
+		Store:       nodes[0], // what only reads or only informs
 		EnqueueFunc: func(ctx context.Context, m reset.Mail) error { return next().Enqueue(ctx, m) },
 		IssueFunc: func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 			return next().Issue(ctx, now, a, limits, m)
@@ -142,82 +172,112 @@ func redeemAlone(s *resettest.FaultStore) {
 
 // The contract holds for calls that go to different nodes. In one transaction,
 // Redeem meets no other call here: nodes learn of each other's locks at COMMIT,
-// when apply has run. TestGaleraRaces has those that meet.
-func TestGaleraStore(t *testing.T) {
-	for _, elsewhere := range []bool{false, true} {
-		t.Run(fmt.Sprintf("users elsewhere: %t", elsewhere), func(t *testing.T) {
-			var nodes []*host
-			for _, p := range newCluster(t, elsewhere) {
-				nodes = append(nodes, openHost(t, p))
-			}
-			open := func(t *testing.T) reset.Store {
-				if err := forget(t.Context(), nodes[0]); err != nil {
-					t.Fatal(err)
+// when apply has run. TestClusterRaces has those that meet.
+func TestClusterStore(t *testing.T) {
+	onEachCluster(t, func(t *testing.T, c cluster) { clusterStore(t, c, false) })
+}
+
+func TestClusterStoreElsewhere(t *testing.T) {
+	onEachCluster(t, func(t *testing.T, c cluster) { clusterStore(t, c, true) })
+}
+
+func clusterStore(t *testing.T, c cluster, elsewhere bool) {
+	var nodes []*host
+	var stores []reset.Store
+	for _, p := range c.places(t, elsewhere) {
+		h := openHost(t, p)
+		nodes, stores = append(nodes, h), append(stores, h.store)
+	}
+	open := func(t *testing.T) reset.Store {
+		if err := forget(t.Context(), nodes[0]); err != nil {
+			t.Fatal(err)
+		}
+		store := spread(stores...)
+		if !elsewhere {
+			redeemAlone(store)
+		}
+		settled := func(ctx context.Context, _ string, err error) error {
+			if ctx.Err() != nil && t.Context().Err() == nil {
+				for _, h := range nodes {
+					h.settled(t)
 				}
-				store := spread(nodes[0].store, nodes[1].store)
-				if !elsewhere {
-					redeemAlone(store)
-				}
-				settled := func(ctx context.Context, _ string, err error) error {
-					if ctx.Err() != nil && t.Context().Err() == nil {
-						for _, h := range nodes {
-							h.settled(t)
-						}
-					}
-					return err
-				}
-				return &resettest.FaultStore{Store: store, After: settled}
 			}
-			if elsewhere {
-				resettest.TestStoreElsewhere(t, open)
-			} else {
-				resettest.TestStore(t, open)
-			}
-		})
+			return err
+		}
+		return &resettest.FaultStore{Store: store, After: settled}
+	}
+	if elsewhere {
+		resettest.TestStoreElsewhere(t, open)
+	} else {
+		resettest.TestStore(t, open)
 	}
 }
 
 // A cluster whose nodes lag behind each other is refused.
-func TestGaleraNewRefuses(t *testing.T) {
-	p := newCluster(t, false)[1]
-	p.DSN = strings.Replace(p.DSN, "wsrep_sync_wait=7", "wsrep_sync_wait=1", 1)
-	db, err := openDB(p.Kind, p.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), "wsrep_sync_wait must be 7") {
-		t.Errorf("New without wsrep_sync_wait: %v", err)
-	}
+func TestClusterNewRefuses(t *testing.T) {
+	onEachCluster(t, func(t *testing.T, c cluster) {
+		p := c.places(t, false)[1]
+		config, err := mysql.ParseDSN(p.DSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Params[c.variable] = c.lags
+		db, err := openDB(p.Kind, config.FormatDSN())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := storebun.New(t.Context(), db); err == nil || !strings.Contains(err.Error(), c.variable+" must be") {
+			t.Errorf("New with %s = %s: %v", c.variable, c.lags, err)
+		}
+	})
 }
 
 // Processes on all nodes create the tables at once.
-func TestGaleraCreateSchema(t *testing.T) {
-	for range 5 {
-		places := onNodes(t)
-		var wg sync.WaitGroup
-		for i := range 6 {
-			wg.Go(func() {
-				h, err := places[i%len(places)].open(t.Context())
+func TestClusterCreateSchema(t *testing.T) {
+	onEachCluster(t, func(t *testing.T, c cluster) {
+		for range 3 {
+			places := c.onNodes(t)
+			if c.name == group.name { // a process has died there, an hour ago
+				db, err := openDB(places[0].Kind, places[0].DSN)
 				if err != nil {
-					t.Error(err)
-					return
+					t.Fatal(err)
 				}
-				h.close()
-			})
+				mustExec(t, db, "CREATE TABLE reset_schema (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL)")
+				mustExec(t, db, "INSERT INTO reset_schema (id, version) VALUES (2, UNIX_TIMESTAMP() DIV 60 - 1)")
+				db.Close()
+			}
+			var wg sync.WaitGroup
+			for i := range 6 {
+				wg.Go(func() {
+					h, err := places[i%len(places)].open(t.Context())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					h.close()
+				})
+			}
+			wg.Wait()
+			if got := count(t, openHost(t, places[0]).db, "SELECT COUNT(*) FROM reset_schema"); got != 1 {
+				t.Errorf("reset_schema has %d rows", got)
+			}
 		}
-		wg.Wait()
-	}
+	})
 }
 
-var galeraUsers = flag.Int("galera-users", 1000, "how many `users` are in the races over a cluster")
+var clusterUsers = flag.Int("cluster-users", 0, "how many `users` are in the races over a cluster; 0: as many as a cluster takes in a minute")
 
 // Hosts on every node take requests, send mail and change passwords of the same
 // users at the same time.
-func TestGaleraRaces(t *testing.T) {
+func TestClusterRaces(t *testing.T) {
+	onEachCluster(t, clusterRaces)
+}
+
+func clusterRaces(t *testing.T, c cluster) {
 	const max, requests, redeems = 3, 3, 4 // from each node, at once
 	var nodes []*host
-	for _, p := range newCluster(t, false) {
+	for _, p := range c.places(t, false) {
 		nodes = append(nodes, openHost(t, p))
 	}
 	// Each change leaves a row, unless it is rolled back.
@@ -226,15 +286,16 @@ func TestGaleraRaces(t *testing.T) {
 
 	sink := smtptest.Listen(t, smtptest.Script{})
 	var services []*reset.Service
+	var leases atomic.Int64
 	for _, h := range nodes {
-		service, err := h.service(sink.Addr, testLog{t})
+		service, err := h.service(sink.Addr, overtaken{testLog{t}, &leases})
 		if err != nil {
 			t.Fatal(err)
 		}
 		services = append(services, service)
 	}
 	var users []string
-	for i := range *galeraUsers {
+	for i := range cmp.Or(*clusterUsers, c.users) {
 		users = append(users, fmt.Sprintf("user-%d", i))
 	}
 	nodes[0].users.add(t, users...)
@@ -323,9 +384,36 @@ func TestGaleraRaces(t *testing.T) {
 	figure.Report(t, "users over the cap", int(overCap.Load()), len(users))
 	figure.Report(t, "passwords set twice", setTwice, len(users))
 	figure.Report(t, "mails sent twice", twice, len(mailed))
-	t.Logf("%d users over %d nodes: cap broken %d, set twice %d, mails twice %d; %d changes were refused, %d to be tried again",
-		len(users), len(nodes), overCap.Load(), setTwice, twice, refused.Load(), lost.Load())
+	t.Logf("%d users over %d nodes: cap broken %d, set twice %d, mails twice %d; %d changes were refused, %d to be tried again, %d leases were overtaken for 5 s",
+		len(users), len(nodes), overCap.Load(), setTwice, twice, refused.Load(), lost.Load(), leases.Load())
 }
+
+// overtaken counts the leases that have lost all their races against other
+// nodes. Run logs them, and that mail is late then, and goes on.
+type overtaken struct {
+	testLog
+	leases *atomic.Int64
+}
+
+func (o overtaken) Handle(ctx context.Context, r slog.Record) error {
+	lost, late := false, false
+	r.Attrs(func(a slog.Attr) bool {
+		err, _ := a.Value.Any().(error)
+		lost = lost || sqlstore.MySQL.Busy(err)
+		late = late || a.Key == "event" && a.Value.String() == "queue_late"
+		return true
+	})
+	if lost {
+		o.leases.Add(1)
+	}
+	if lost || late {
+		return nil
+	}
+	return o.testLog.Handle(ctx, r)
+}
+
+func (o overtaken) WithAttrs([]slog.Attr) slog.Handler { return o }
+func (o overtaken) WithGroup(string) slog.Handler      { return o }
 
 // each calls f for every user, some at a time.
 func each(users []string, f func(user string)) {
@@ -355,13 +443,19 @@ func atOnceOn(services []*reset.Service, n int, f func(*reset.Service)) {
 // A node dies, as by kill -9, while hosts on both work. The other node has
 // everything that was answered and half of nothing, and so has the one that
 // comes back.
-func TestGaleraKilled(t *testing.T) {
+func TestClusterKilled(t *testing.T) {
+	onEachCluster(t, clusterKilled)
+}
+
+func clusterKilled(t *testing.T, cluster cluster) {
 	const each = 30 // users of each host
-	places := newCluster(t, false)
-	control := os.Getenv("RESET_TEST_GALERA_CONTROL")
-	survivor := openHost(t, places[0])
-	for round := range *rounds {
-		t.Run(fmt.Sprint(round), func(t *testing.T) {
+	places := cluster.places(t, false)
+	control := os.Getenv(cluster.control)
+	rounds := max(*rounds, len(places)) // each node dies
+	for round := range rounds {
+		dead := round % len(places)
+		t.Run(fmt.Sprintf("%d, node %d", round, 1+dead), func(t *testing.T) {
+			survivor := openHost(t, places[(dead+1)%len(places)])
 			c := newCrash(t, survivor, each*len(places))
 			var mu sync.Mutex
 			said := func() int { mu.Lock(); defer mu.Unlock(); return len(c.said) }
@@ -381,8 +475,8 @@ func TestGaleraKilled(t *testing.T) {
 			for _, child := range children {
 				child.start()
 			}
-			poll(t, func() bool { return said() > round*each / *rounds })
-			controlNode(t, control, "kill", "2")
+			poll(t, func() bool { return said() > round*each/rounds })
+			controlNode(t, control, "kill", strconv.Itoa(1+dead))
 			over.Wait()
 			for _, child := range children {
 				if err := child.cmd.Process.Kill(); err != nil {
@@ -392,8 +486,8 @@ func TestGaleraKilled(t *testing.T) {
 				child.wasKilled(t)
 			}
 			c.restart()
-			controlNode(t, control, "start", "2")
-			back := openHost(t, places[1])
+			controlNode(t, control, "start", strconv.Itoa(1+dead))
+			back := openHost(t, places[dead])
 			for _, table := range []string{"users", "sessions"} {
 				query := "SELECT COUNT(*) FROM " + table
 				if got, want := count(t, back.db, query), count(t, survivor.db, query); got != want {
