@@ -2,6 +2,7 @@ package reset
 
 import (
 	"html"
+	"net/http"
 	"regexp"
 	"strings"
 	"unicode"
@@ -128,4 +129,22 @@ func fromHex(c byte) byte {
 		return c - '0'
 	}
 	return c | 0x20 - 'a' + 10
+}
+
+// mendLink returns the path of a link whose "?" was encoded or that has a slash
+// behind the path, and the request with the whole query.
+func mendLink(path string, r *http.Request) (string, *http.Request) {
+	route, query := path, ""
+	if i := strings.IndexAny(path, "?&"); i >= 0 {
+		route, query = path[:i], path[i+1:]
+	}
+	route = strings.TrimSuffix(route, "/")
+	if route == path || route != "/reset" && route != "/revoke" {
+		return path, r
+	}
+	if query != "" {
+		r = r.Clone(r.Context())
+		r.URL.RawQuery = query + "&" + r.URL.RawQuery
+	}
+	return route, r
 }

@@ -32,10 +32,20 @@ func (m *mount) routePath(r *http.Request, linked bool) string {
 			return rest
 		}
 		return path
-	case route || !ok:
+	case route:
 		return path
+	case ok:
+		return rest
 	}
-	return rest
+	// The host may have removed something else than the prefix, its last slash
+	// for instance.
+	requested := requestedPath(r)
+	rest, ok = strings.CutPrefix(requested, m.base.Path)
+	mended, _ := mendLink(rest, r)
+	if _, route := m.routes[mended]; ok && route && requested != "" {
+		return rest
+	}
+	return path
 }
 
 // mayBePrefix reports whether the path of a link below the mount, and the prefix
@@ -139,8 +149,8 @@ func (m *mount) prefix(r *http.Request, path string) (prefix string, known bool)
 	if came == "" {
 		return "", false
 	}
-	if came == m.base.Path { // it may look like a route
-		return came, true
+	if strings.TrimSuffix(came, "/") == m.base.Path { // it may look like a route
+		return m.base.Path, true
 	}
 	if _, ok := m.routes[path]; ok {
 		return strings.CutSuffix(came, path)

@@ -31,6 +31,8 @@ func TestPagesMount(t *testing.T) {
 		{"https://app.example.com/account/", "", map[string]string{"/account": "→/forgot", "/account/": "→/forgot", "/account/forgot": "forgot", "/accounts/forgot": "notfound", "/account/account/forgot": "notfound"}},
 		{"https://app.example.com/a/b/", "", map[string]string{"/a/b": "→/forgot", "/a/b/forgot": "forgot", "/a/forgot": "notfound"}},
 		{"https://app.example.com/a%20b", "", map[string]string{"/a%20b/": "→/forgot", "/a%20b/forgot": "forgot"}},
+		{"https://app.example.com/account", "/account/", map[string]string{"/account/": "→/forgot", "/account/forgot": "forgot", "/account/reset": "reopen", "/account/x": "notfound", "/account/reset/?activation=yQ3c0vTrS-4k9ZpX_1aBwGhE": "→/reset"}},
+		{"https://app.example.com/account", "/acc", map[string]string{"/account": "→/forgot", "/account/forgot": "forgot", "/account/forgotten": "notfound"}},
 		{"https://app.example.com/reset", "/reset", endsInRoute},
 		{"https://app.example.com/reset", "", endsInRoute},
 		{"https://app.example.com/forgot", "", map[string]string{"/forgot": "forgot", "/forgot/forgot": "forgot", "/forgot/reset": "reopen"}},

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -219,24 +218,6 @@ func (p *pages) emailPage(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		p.write(w, r, http.StatusOK, ui.Page{Name: name, Email: p.typedEmail(r)})
 	}
-}
-
-// mendLink returns the path of a link whose "?" was encoded or that has a slash
-// behind the path, and the request with the whole query.
-func mendLink(path string, r *http.Request) (string, *http.Request) {
-	route, query := path, ""
-	if i := strings.IndexAny(path, "?&"); i >= 0 {
-		route, query = path[:i], path[i+1:]
-	}
-	route = strings.TrimSuffix(route, "/")
-	if route == path || route != "/reset" && route != "/revoke" {
-		return path, r
-	}
-	if query != "" {
-		r = r.Clone(r.Context())
-		r.URL.RawQuery = query + "&" + r.URL.RawQuery
-	}
-	return route, r
 }
 
 // getLink serves the two routes that mail leads to. With an activation in the
