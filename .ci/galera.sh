@@ -110,7 +110,7 @@ install -d -o mysql -m 700 "$dir/2/data"
 mariadb -S "$dir/1/socket" -e "CREATE DATABASE test"
 "$dir/control" start 2 3>&-
 garbd --group reset_test --address gcomm://127.0.0.1:4577,127.0.0.1:4578 --log "$dir/garbd.log" \
-	--options "base_host=127.0.0.1; base_port=4579; gmcast.listen_addr=tcp://127.0.0.1:4579; evs.keepalive_period=PT0.5S; evs.suspect_timeout=PT2S; evs.inactive_timeout=PT4S" \
+	--options "base_dir=$dir; base_host=127.0.0.1; base_port=4579; gmcast.listen_addr=tcp://127.0.0.1:4579; evs.keepalive_period=PT0.5S; evs.suspect_timeout=PT2S; evs.inactive_timeout=PT4S" \
 	</dev/null >/dev/null 2>&1 3>&- &
 echo $! >"$dir/garbd.pid"
 for try in {1..300}; do
