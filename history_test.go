@@ -49,45 +49,39 @@ func (f *fixture) wantHistory(u reset.User, want ...string) {
 
 // An operator sees what became of a user's requests and mail.
 func TestHistory(t *testing.T) {
-	undeliverable := func(context.Context, int, reset.Message) error {
-		return fmt.Errorf("%w: 550 5.1.1 no such user", reset.ErrUndeliverable)
+	says := func(text string, kind error) func(context.Context, int, reset.Message) error {
+		return func(context.Context, int, reset.Message) error { return fmt.Errorf("%w: %s", kind, text) }
 	}
-	unavailable := func(context.Context, int, reset.Message) error {
-		return fmt.Errorf("%w: 421 busy", reset.ErrUnavailable)
+	greylisted := func(_ context.Context, n int, _ reset.Message) error {
+		if n == 0 {
+			return errors.New("451 4.7.1 greylisted")
+		}
+		return nil
 	}
 	for _, tt := range []struct {
-		name string
-		do   func(f *fixture)
-		want []string
+		name   string
+		mailer func(context.Context, int, reset.Message) error
+		do     func(f *fixture)
+		want   []string
 	}{
-		{"sent and redeemed", func(f *fixture) {
+		{"sent and redeemed", nil, func(f *fixture) {
 			f.forgot(ann.Email)
 			pass(delivered)
 			f.ChangePassword(f.t.Context(), activationOf(f.t, f.wantSent(1)[0]), goodPassword)
 			pass(delivered)
 		}, []string{"notification 1 sent", "public 1 sent redeemed"}},
-		{"trusted, without mail", func(f *fixture) { f.activation(ann) }, []string{"trusted 0"}},
-		{"trusted, before the mail", func(f *fixture) { f.mailer.do = unavailable; f.request(ann.Email); pass(0) }, []string{"trusted 0 queued refused: reset: mail system unavailable: 421 busy"}},
-		{"superseded", func(f *fixture) { f.request(ann.Email); pass(time.Second); f.redeem(ann); pass(time.Second) },
+		{"trusted, without mail", nil, func(f *fixture) { f.activation(ann) }, []string{"trusted 0"}},
+		{"trusted, before the mail", says("421 busy", reset.ErrUnavailable), func(f *fixture) { f.request(ann.Email); pass(0) }, []string{"trusted 0 queued refused: reset: mail system unavailable: 421 busy"}},
+		{"superseded", nil, func(f *fixture) { f.request(ann.Email); pass(time.Second); f.redeem(ann); pass(time.Second) },
 			[]string{"notification 1 sent", "trusted 0 redeemed", "trusted 1 sent superseded"}},
-		{"revoked", func(f *fixture) { f.request(ann.Email); pass(time.Second); f.Revoke(f.t.Context(), ann.ID) }, []string{"trusted 1 sent revoked"}},
-		{"refused", func(f *fixture) {
-			f.mailer.do = fails("451 4.7.1 greylisted")
-			f.request(ann.Email)
-			pass(time.Second)
-		}, []string{"trusted 1 queued refused: 451 4.7.1 greylisted"}},
-		{"refused, then sent", func(f *fixture) {
-			f.mailer.do = fails("451 4.7.1 greylisted")
-			f.request(ann.Email)
-			pass(time.Second)
-			f.mailer.do = nil
-			pass(time.Minute)
-		}, []string{"trusted 2 refused: 451 4.7.1 greylisted sent"}},
-		{"undeliverable", func(f *fixture) { f.mailer.do = undeliverable; f.forgot(ann.Email); pass(delivered) },
+		{"revoked", nil, func(f *fixture) { f.request(ann.Email); pass(time.Second); f.Revoke(f.t.Context(), ann.ID) }, []string{"trusted 1 sent revoked"}},
+		{"refused", greylisted, func(f *fixture) { f.request(ann.Email); pass(time.Second) }, []string{"trusted 1 queued refused: 451 4.7.1 greylisted"}},
+		{"refused, then sent", greylisted, func(f *fixture) { f.request(ann.Email); pass(time.Minute) }, []string{"trusted 2 refused: 451 4.7.1 greylisted sent"}},
+		{"undeliverable", says("550 5.1.1 no such user", reset.ErrUndeliverable), func(f *fixture) { f.forgot(ann.Email); pass(delivered) },
 			[]string{"public 1 refused: reset: undeliverable: 550 5.1.1 no such user undeliverable"}},
-		{"expired", func(f *fixture) { f.mailer.do = fails("451 later"); f.forgot(ann.Email); pass(2 * time.Hour) },
+		{"expired", fails("451 later"), func(f *fixture) { f.forgot(ann.Email); pass(2 * time.Hour) },
 			[]string{"public 9 refused: 451 later expired"}},
-		{"answered together, and over the budget", func(f *fixture) {
+		{"answered together, and over the budget", nil, func(f *fixture) {
 			for range 3 {
 				f.forgot(ann.Email)
 				pass(delivered)
@@ -97,12 +91,19 @@ func TestHistory(t *testing.T) {
 			f.forgot(ann.Email)
 			pass(delivered)
 		}, []string{"public 1 sent", "public 1 sent", "public 1 sent", "public 0 ×2 over_budget"}},
-		{"the user is gone", func(f *fixture) { f.host.remove(ann.Email); f.request(bob.Email); pass(time.Second) }, nil},
-		{"nobody", func(f *fixture) { f.forgot("nobody@example.com"); pass(delivered) }, nil},
-		{"too old", func(f *fixture) { f.forgot(ann.Email); pass(7*24*time.Hour + delivered) }, nil},
+		{"the user is gone", greylisted, func(f *fixture) {
+			f.request(ann.Email)
+			pass(time.Second)
+			f.host.remove(ann.Email)
+			pass(time.Minute)
+		}, []string{"trusted 2 refused: 451 4.7.1 greylisted user_gone"}},
+		{"nobody", nil, func(f *fixture) { f.forgot("nobody@example.com"); pass(delivered) }, nil},
+		{"too old", nil, func(f *fixture) { f.forgot(ann.Email); pass(24*time.Hour + delivered) }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+			day := func(c *reset.Config) { unlimited(c); c.KeepHistory = 24 * time.Hour }
+			inBubble(t, day, func(t *testing.T, f *fixture) {
+				f.mailer.do = tt.mailer
 				f.begin()
 				tt.do(f)
 				f.wantHistory(ann, tt.want...)
