@@ -188,7 +188,9 @@ func (s *Store) EraseHistory(ctx context.Context, userID string) error {
 }
 
 // Queued implements [reset.StatsStore].
-func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
+func (s *Store) Queued(ctx context.Context, now time.Time, limit int) (int, error) {
+	return s.sql.Queued(ctx, now, limit)
+}
 
 // CreateSchema creates the Store's tables, whose names begin with "reset_", or
 // brings those of an older release up to date. Call it whenever a process

@@ -212,7 +212,7 @@ func TestOneTransaction(t *testing.T) {
 
 // One statement past the transaction waits for what that has locked.
 func TestPartlyForgottenTransaction(t *testing.T) {
-	for name, params := range map[string]string{"waits": wal, "does not wait": "_pragma=journal_mode(WAL)"} {
+	for name, params := range map[string]string{"waits": wal, "hardly waits": "_pragma=journal_mode(WAL)&_pragma=busy_timeout(1)"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, params, 0)
@@ -256,7 +256,7 @@ func TestForgottenTransaction(t *testing.T) {
 	}{
 		{"waits for the lock", wal, 0},
 		{"waits for the connection", wal, 1},
-		{"does not wait", "_pragma=journal_mode(WAL)", 0},
+		{"hardly waits", "_pragma=journal_mode(WAL)&_pragma=busy_timeout(1)", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
