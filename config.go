@@ -116,9 +116,9 @@ type Config struct {
 	// greater burst than that. Workers of all processes together should fit what
 	// the mail system takes at a time.
 	Workers int
-	// MaxQueued is how many mails may be queued, at least 1,000. Beyond it public
-	// requests are refused, alike for everybody, until there is room; trusted
-	// ones are not. The count is some seconds old, and needs a [StatsStore].
+	// MaxQueued is how many mails that have not expired may be queued, at least
+	// 1,000. Beyond it public requests are refused, alike for everybody, until
+	// there is room; trusted ones are not. The count is some seconds old, and needs a [StatsStore].
 	// Defaults to 1,000,000, which is some 200 MB of a database.
 	MaxQueued int
 	// KeepHistory is for how long [Service.History] says what became of a user's

@@ -263,7 +263,7 @@ func (s *Service) publicRequest(ctx context.Context, email, client string, o For
 		return err
 	}
 	now := s.clock.now(ctx)
-	if err := s.figures.room(ctx, time.Now(), s.cfg.MaxQueued); err != nil {
+	if err := s.figures.room(ctx, now, s.cfg.MaxQueued); err != nil {
 		return wrap("queue", err)
 	}
 	id, err := s.mint.id(now)

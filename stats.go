@@ -24,9 +24,9 @@ type StatsStore interface {
 	// is unavailable to it. Stats returns the latest time of each.
 	Beat(ctx context.Context, now time.Time, mailerFails bool) error
 
-	// Queued returns the number of mails in the queue, expired ones included,
-	// or limit if there are more. It changes nothing.
-	Queued(ctx context.Context, limit int) (int, error)
+	// Queued returns the number of mails in the queue that have not expired at
+	// now, or limit if there are more. It changes nothing.
+	Queued(ctx context.Context, now time.Time, limit int) (int, error)
 }
 
 // Stats are figures of a store.
@@ -146,12 +146,12 @@ func (f *figures) room(ctx context.Context, now time.Time, most int) error {
 		// A client that hangs up must not leave the queue without its bound.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsTimeout)
 		defer cancel()
-		n := 0
-		err := f.events.noPanic(ctx, func() (err error) { n, err = store.Queued(ctx, most); return err })
+		n, began := 0, time.Now()
+		err := f.events.noPanic(ctx, func() (err error) { n, err = store.Queued(ctx, now, most); return err })
 		full = err == nil && n >= most
 		f.mu.Lock()
 		f.full = full
-		f.countAt = now.Add(max(countEvery, 10*time.Since(now)))
+		f.countAt = now.Add(max(countEvery, 10*time.Since(began)))
 		f.mu.Unlock()
 	}
 	if full {

@@ -235,9 +235,9 @@ func (s *FaultStore) Beat(ctx context.Context, now time.Time, mailerFails bool) 
 }
 
 // Queued is like Stats.
-func (s *FaultStore) Queued(ctx context.Context, limit int) (int, error) {
+func (s *FaultStore) Queued(ctx context.Context, now time.Time, limit int) (int, error) {
 	if below, ok := s.Store.(reset.StatsStore); ok {
-		return below.Queued(ctx, limit)
+		return below.Queued(ctx, now, limit)
 	}
 	return 0, errors.ErrUnsupported
 }

@@ -558,12 +558,17 @@ func (s *MemStore) Beat(ctx context.Context, now time.Time, mailerFails bool) er
 }
 
 // Queued implements reset.StatsStore.
-func (s *MemStore) Queued(ctx context.Context, limit int) (int, error) {
+func (s *MemStore) Queued(ctx context.Context, now time.Time, limit int) (n int, err error) {
 	if err := s.begin(ctx); err != nil {
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	return min(len(s.mails), limit), nil
+	for _, m := range s.mails {
+		if m.Expires.After(now) {
+			n++
+		}
+	}
+	return min(n, limit), nil
 }
 
 func latest(a, b time.Time) time.Time {

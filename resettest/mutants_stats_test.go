@@ -17,9 +17,9 @@ type wrongStats struct {
 	queued func(s *MemStore, limit int) int // instead of MemStore's
 }
 
-func (s *wrongStats) Queued(ctx context.Context, limit int) (int, error) {
+func (s *wrongStats) Queued(ctx context.Context, now time.Time, limit int) (int, error) {
 	if s.queued == nil {
-		return s.MemStore.Queued(ctx, limit)
+		return s.MemStore.Queued(ctx, now, limit)
 	}
 	return s.queued(s.MemStore, limit), nil
 }
@@ -50,7 +50,8 @@ func TestStatsMutants(t *testing.T) {
 	specimen[wrongStats, *storeCheck]{
 		sentences: statsSentences(),
 		mutants: []mutant[wrongStats]{
-			{"all are counted", wrongStats{queued: func(s *MemStore, _ int) int { return len(s.mails) }}, []string{"Queued"}},
+			{"no limit", wrongStats{queued: func(*MemStore, int) int { return 2 }}, []string{"Queued"}},
+			{"expired mails are counted", wrongStats{queued: func(s *MemStore, limit int) int { return min(len(s.mails), limit) }}, []string{"Queued"}},
 			{"leased mails are not queued", wrongStats{queued: func(s *MemStore, limit int) (n int) {
 				for _, m := range s.mails {
 					if m.Lease == (reset.ID{}) {

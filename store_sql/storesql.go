@@ -185,7 +185,9 @@ func (s *Store) Stats(ctx context.Context, now time.Time) (reset.Stats, error) {
 }
 
 // Queued implements [reset.StatsStore].
-func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
+func (s *Store) Queued(ctx context.Context, now time.Time, limit int) (int, error) {
+	return s.sql.Queued(ctx, now, limit)
+}
 
 // Beat implements [reset.StatsStore].
 func (s *Store) Beat(ctx context.Context, now time.Time, mailerFails bool) error {

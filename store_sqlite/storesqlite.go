@@ -321,7 +321,9 @@ func (s *Store) EraseHistory(ctx context.Context, userID string) error {
 }
 
 // Queued implements [reset.StatsStore].
-func (s *Store) Queued(ctx context.Context, limit int) (int, error) { return s.sql.Queued(ctx, limit) }
+func (s *Store) Queued(ctx context.Context, now time.Time, limit int) (int, error) {
+	return s.sql.Queued(ctx, now, limit)
+}
 
 func (s *Store) shutDown() error {
 	s.writer.stop()

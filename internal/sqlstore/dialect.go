@@ -46,7 +46,8 @@ type Dialect struct {
 	// more than the index.
 	dueMails string
 	// leaseByKey means that Lease looks for due mails before its transaction,
-	// which then reads only these: nobody can write while it looks.
+	// which then reads only these, and not through dueMails: nobody can write
+	// while it looks.
 	leaseByKey bool
 	// byUser names a table for a statement about one user.
 	byUser func(table string) string

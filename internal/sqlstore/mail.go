@@ -29,16 +29,35 @@ func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 // dueIDs returns the ids of the first n mails that are due or, unless these are
 // needed, of one.
 func (s *Store) dueIDs(ctx context.Context, c Conn, now time.Time, n int) (ids []any, err error) {
+	ms := now.UnixMilli()
 	if !s.dialect.leaseByKey {
-		n = 1
+		return column[[]byte](ctx, c, `SELECT id`+s.dialect.dueMails, s.realm, ms, ms, 1)
 	}
+	// Class by class, since in one class the index leads to the mail that is due,
+	// however much of another waits for later.
+	for class := any(-1); ; {
+		next, err := column[int64](ctx, c, `SELECT class FROM reset_mails WHERE realm = ? AND class > ? ORDER BY class LIMIT 1`, s.realm, class)
+		if err != nil || len(next) == 0 {
+			return ids, err
+		}
+		class = next[0]
+		more, err := column[[]byte](ctx, c, `SELECT id FROM reset_mails WHERE realm = ? AND class = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
+			s.realm, class, ms, ms, n-len(ids))
+		if ids = append(ids, more...); err != nil || len(ids) == n {
+			return ids, err
+		}
+	}
+}
+
+// column returns the values of a query with one column.
+func column[T any](ctx context.Context, c Conn, query string, args ...any) (values []any, err error) {
 	err = each(ctx, c, func(r Row) error {
-		var id []byte
-		err := r.Scan(&id)
-		ids = append(ids, id)
+		var v T
+		err := r.Scan(&v)
+		values = append(values, v)
 		return err
-	}, `SELECT id`+s.dialect.dueMails, s.realm, now.UnixMilli(), now.UnixMilli(), n)
-	return ids, err
+	}, query, args...)
+	return values, err
 }
 
 func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, due []any) ([]reset.Mail, error) {

@@ -120,6 +120,7 @@ func TestPlans(t *testing.T) {
 		func() error { _, _, err := s.Purge(ctx, now.Add(2*day), 100); return err },
 		func() error { _, err := s.Stats(ctx, now); return err },
 		func() error { return s.Beat(ctx, now, true) },
+		func() error { _, err := s.Queued(ctx, now, 10); return err },
 	} {
 		if err := step(); err != nil {
 			t.Fatal(err)
@@ -134,7 +135,7 @@ func TestPlans(t *testing.T) {
 				t.Errorf("%s\n%s", query, step)
 			}
 		}
-		if strings.Contains(query, "ORDER BY class, due LIMIT") && !slices.Contains(plan, "SEARCH reset_mails USING COVERING INDEX reset_mails_due (realm=?)") {
+		if strings.Contains(query, "ORDER BY due LIMIT") && !slices.Contains(plan, "SEARCH reset_mails USING COVERING INDEX reset_mails_due (realm=? AND class=? AND due<?)") {
 			t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
 		}
 		if strings.Contains(query, " id IN (?") && strings.Contains(query, "reset_mails") && !slices.Contains(plan, "SEARCH reset_mails USING PRIMARY KEY (id=?)") {

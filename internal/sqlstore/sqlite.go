@@ -14,16 +14,14 @@ import (
 // SQLite is its dialect. One transaction writes at a time. It locks the whole database from
 // its start, so no row needs a lock of its own.
 var SQLite = &Dialect{
-	name:      "sqlite",
-	product:   "SQLite",
-	identify:  `SELECT sqlite_version()`,
-	begin:     beginSQLite,
-	commit:    commitSQLite,
-	busy:      sqliteBusy,
-	lock:      func(context.Context, *Store, Conn, string, time.Time) error { return nil },
-	writeLock: insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
-	// By itself SQLite looks up the row before it looks at the index's second column.
-	dueMails:     ` FROM reset_mails WHERE id IN (SELECT id FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?) ORDER BY class, due`,
+	name:         "sqlite",
+	product:      "SQLite",
+	identify:     `SELECT sqlite_version()`,
+	begin:        beginSQLite,
+	commit:       commitSQLite,
+	busy:         sqliteBusy,
+	lock:         func(context.Context, *Store, Conn, string, time.Time) error { return nil },
+	writeLock:    insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	leaseByKey:   true,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,

@@ -23,10 +23,10 @@ const (
 )
 
 // Queued implements reset.StatsStore.
-func (s *Store) Queued(ctx context.Context, limit int) (n int, err error) {
+func (s *Store) Queued(ctx context.Context, now time.Time, limit int) (n int, err error) {
 	err = s.backend.Read(ctx, func(ctx context.Context, c Conn) error {
 		return each(ctx, c, func(r Row) error { return r.Scan(&n) },
-			`SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE realm = ? LIMIT ?) AS m`, s.realm, limit)
+			`SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE realm = ? AND expires > ? LIMIT ?) AS m`, s.realm, now.UnixMilli(), limit)
 	})
 	return n, err
 }
