@@ -2,7 +2,7 @@
 // new one through an emailed link. It works on the host's own accounts,
 // database, mail server and router.
 //
-//	store, err := storesqlite.Open("app.db") // or storebun.New on the host's *bun.DB
+//	store, err := storesqlite.Open("app.db") // package reset/store_sqlite; or store_sql, store_bun, store_pgx on the host's pool
 //	svc, err := reset.New(reset.Config{
 //		Users:   users, // the host's accounts: three methods
 //		Store:   store,

@@ -29,10 +29,10 @@ type Users interface {
 
 	// SetPassword saves the hash and ends every session of the user.
 	//
-	// A store in the users' database passes a transaction in ctx: see
-	// storebun.IDB. SetPassword then writes through that transaction, returns
-	// every error of it and repeats no statement, since after a deadlock the
-	// database has undone all of it.
+	// A store in the users' database passes a transaction in ctx, which
+	// storesql.Tx, storebun.IDB and storepgx.Tx return. SetPassword then writes
+	// through that transaction, returns every error of it and repeats no
+	// statement, since after a deadlock the database has undone all of it.
 	//
 	// It returns ErrNoUser if the user is gone, and an error that wraps
 	// ErrNotChanged if the password certainly is as it was. It has 2 s on
