@@ -29,36 +29,29 @@ func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
 // dueIDs returns the ids of the first n mails that are due or, unless these are
 // needed, of one.
 func (s *Store) dueIDs(ctx context.Context, c Conn, now time.Time, n int) (ids []any, err error) {
-	ms := now.UnixMilli()
-	if !s.dialect.leaseByKey {
-		return column[[]byte](ctx, c, `SELECT id`+s.dialect.dueMails, s.realm, ms, ms, 1)
+	query, args := `SELECT id`+s.dialect.dueMails, []any{s.realm, now.UnixMilli(), now.UnixMilli(), 1}
+	if s.dialect.leaseByKey {
+		query, args = dueByClass, []any{s.realm, s.realm, s.realm, now.UnixMilli(), now.UnixMilli(), n}
 	}
-	// Class by class, since in one class the index leads to the mail that is due,
-	// however much of another waits for later.
-	for class := any(-1); ; {
-		next, err := column[int64](ctx, c, `SELECT class FROM reset_mails WHERE realm = ? AND class > ? ORDER BY class LIMIT 1`, s.realm, class)
-		if err != nil || len(next) == 0 {
-			return ids, err
-		}
-		class = next[0]
-		more, err := column[[]byte](ctx, c, `SELECT id FROM reset_mails WHERE realm = ? AND class = ? AND due <= ? AND expires > ? ORDER BY due LIMIT ?`,
-			s.realm, class, ms, ms, n-len(ids))
-		if ids = append(ids, more...); err != nil || len(ids) == n {
-			return ids, err
-		}
-	}
-}
-
-// column returns the values of a query with one column.
-func column[T any](ctx context.Context, c Conn, query string, args ...any) (values []any, err error) {
 	err = each(ctx, c, func(r Row) error {
-		var v T
-		err := r.Scan(&v)
-		values = append(values, v)
+		var id []byte
+		err := r.Scan(&id)
+		ids = append(ids, id)
 		return err
 	}, query, args...)
-	return values, err
+	return ids, err
 }
+
+// dueByClass finds due mail on SQLite, which joins tables in the order in which
+// they stand here: class by class, since within one class the index leads to the
+// mail that is due, however much of another waits for later.
+const dueByClass = `WITH RECURSIVE classes(class) AS (
+		SELECT (SELECT min(class) FROM reset_mails WHERE realm = ?)
+		UNION ALL
+		SELECT (SELECT min(mail.class) FROM reset_mails AS mail WHERE mail.realm = ? AND mail.class > classes.class)
+		FROM classes WHERE class IS NOT NULL)
+	SELECT id FROM classes CROSS JOIN reset_mails AS mail
+	WHERE mail.realm = ? AND mail.class = classes.class AND mail.due <= ? AND mail.expires > ? LIMIT ?`
 
 func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, due []any) ([]reset.Mail, error) {
 	from, args := s.dialect.dueMails, []any{s.realm, now.UnixMilli(), now.UnixMilli(), n}
