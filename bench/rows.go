@@ -24,7 +24,7 @@ func rows(large bool) []row {
 		one("accepted and mailed, public, SQLite ÷ PocketBase", "/s", atLeast(2), acceptedAndMailed(sqlite, public), acceptedAndMailed("pocketbase", throughPocketBase)),
 		one("public, SQLite ÷ group commit", "/s", atLeast(0.9), rateOf(sqlite, public, 64), group),
 		one("trusted, SQLite ÷ group commit", "/s", atLeast(0.5), rateOf(sqlite, trusted, 64), group),
-		one("trusted, 1 connection, SQLite ÷ one INSERT a commit", "/s", atLeast(0.4), rateOf(sqlite, trusted, 1), rateOf("insert-sqlite", insert, 1)),
+		one("trusted, 1 connection, delivering, SQLite ÷ one INSERT a commit", "/s", atLeast(0.4), rate(server{Kind: sqlite}, trusted, 1), rateOf("insert-sqlite", insert, 1)),
 
 		one("public, PostgreSQL ÷ one INSERT a commit", "/s", want{}, rateOf(postgres, public, 64), rateOf("insert-postgres", insert, 64)),
 		one("trusted, PostgreSQL ÷ look-up, count, INSERT, COMMIT", "/s", atLeast(0.9), rateOf(postgres, trusted, 64), checked),
@@ -113,10 +113,16 @@ const (
 	forever   = time.Hour
 )
 
-// rateOf measures how many requests a second a server accepts.
+// rateOf measures how many requests a second a server accepts that delivers
+// nothing meanwhile.
 func rateOf(kind string, p post, connections int) side {
+	return rate(server{Kind: kind, Idle: true}, p, connections)
+}
+
+// rate measures how many requests a second a server accepts.
+func rate(of server, p post, connections int) side {
 	return func(ctx context.Context, b *bench) (rate float64, err error) {
-		err = b.with(ctx, server{Kind: kind}, limits{}, func(c *child, _ *sink) error {
+		err = b.with(ctx, of, limits{}, func(c *child, _ *sink) error {
 			l, err := b.drive(ctx, c, p, connections)
 			rate = l.rate()
 			return err
