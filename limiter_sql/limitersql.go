@@ -30,6 +30,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/gcra"
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
@@ -71,7 +72,7 @@ func newLimiter(ctx context.Context, db *bun.DB, name string, n int, period time
 	if name == "" {
 		return nil, errors.New("name is empty")
 	}
-	d, err := sqlstore.DialectOf(db)
+	d, err := bunpool.DialectOf(db)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/gopassreset/reset/internal/sqlstore"
+	"github.com/gopassreset/reset/internal/bunpool"
 )
 
 var ddl = map[dialect.Name][]string{
@@ -32,7 +32,7 @@ const pgLock = 0x7265736574_6c696d
 // CreateSchema creates the table reset_limits unless it is there. Call it
 // whenever a process starts; several may do so at once.
 func CreateSchema(ctx context.Context, db *bun.DB) error {
-	d, err := sqlstore.DialectOf(db)
+	d, err := bunpool.DialectOf(db)
 	if err == nil && readable(ctx, db) != nil {
 		err = d.Retry(ctx, func() error { return create(ctx, db) })
 	}

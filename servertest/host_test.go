@@ -14,7 +14,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/internal/sqlstore"
+	"github.com/gopassreset/reset/internal/bunpool"
 	storebun "github.com/gopassreset/reset/store_bun"
 	storesql "github.com/gopassreset/reset/store_sql"
 )
@@ -317,11 +317,11 @@ func createSchemaAtOnce(t *testing.T, db *bun.DB) {
 func TestMigration(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.empty(t, 10)
-		schema, err := sqlstore.SchemaOf(db.Dialect().Name())
+		pool, err := bunpool.New(db)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pool, err := sqlstore.BunPool(db)
+		schema, err := pool.Dialect.Schema()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/smtptest"
-	"github.com/gopassreset/reset/internal/sqlstore"
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
@@ -309,7 +309,7 @@ func quarrel(ctx context.Context, c *child) error {
 // remove deletes a user as a host does: it takes locks in the store's order, and
 // runs a transaction again that a server has undone to end a deadlock.
 func (c *child) remove(ctx context.Context, user string) error {
-	d, err := sqlstore.DialectOf(c.db)
+	d, err := bunpool.DialectOf(c.db)
 	if err != nil {
 		return err
 	}

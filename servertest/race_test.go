@@ -14,7 +14,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/gopassreset/reset"
-	"github.com/gopassreset/reset/internal/sqlstore"
+	"github.com/gopassreset/reset/internal/bunpool"
 	storebun "github.com/gopassreset/reset/store_bun"
 )
 
@@ -236,7 +236,7 @@ func TestRaceLeases(t *testing.T) {
 func TestDeadlockIsRetried(t *testing.T) {
 	onEach(t, func(t *testing.T, s server) {
 		db := s.open(t, 4)
-		d, err := sqlstore.DialectOf(db)
+		d, err := bunpool.DialectOf(db)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -54,6 +54,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
@@ -97,7 +98,7 @@ func NewWith(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
 }
 
 func newStore(ctx context.Context, db *bun.DB, o Options) (*Store, error) {
-	pool, err := sqlstore.BunPool(db)
+	pool, err := bunpool.New(db)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +203,7 @@ func CreateSchema(ctx context.Context, db *bun.DB) error {
 
 // CreateSchemaWith is like CreateSchema, for NewWith with the same options.
 func CreateSchemaWith(ctx context.Context, db *bun.DB, o Options) error {
-	pool, err := sqlstore.BunPool(db)
+	pool, err := bunpool.New(db)
 	if err == nil {
 		err = pool.CreateSchema(ctx, o.TablePrefix)
 	}
@@ -219,7 +220,11 @@ func DDL(name dialect.Name, from int) (string, error) { return DDLWith(name, fro
 
 // DDLWith is like DDL, for NewWith with the same options.
 func DDLWith(name dialect.Name, from int, o Options) (string, error) {
-	text, err := sqlstore.DDL(name, from, o.TablePrefix)
+	d, err := bunpool.DialectNamed(name)
+	if err != nil {
+		return "", fmt.Errorf("storebun: %w", err)
+	}
+	text, err := d.DDL(from, o.TablePrefix)
 	if err != nil {
 		return "", fmt.Errorf("storebun: %w", err)
 	}
@@ -244,4 +249,4 @@ func Tx(ctx context.Context) (tx bun.Tx, ok bool) { return sqlstore.TxFrom[bun.T
 // READ COMMITTED: at REPEATABLE READ, its default, requests of other users may
 // wait for the end of tx. A server may roll tx back to end a deadlock; only the
 // host can run it again.
-func WithTx(ctx context.Context, tx bun.Tx) context.Context { return sqlstore.WithTx(ctx, tx) }
+func WithTx(ctx context.Context, tx bun.Tx) context.Context { return bunpool.WithTx(ctx, tx) }

@@ -23,6 +23,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/sqlstore"
 	"github.com/gopassreset/reset/resettest"
 	storebun "github.com/gopassreset/reset/store_bun"
@@ -442,11 +443,11 @@ func TestCreateSchemaAtOnce(t *testing.T) {
 // Version 1 called notifications "notice" and knew no realms.
 func TestMigration(t *testing.T) {
 	db := openFile(t, wal)
-	schema, err := sqlstore.SchemaOf(dialect.SQLite)
+	schema, err := sqlstore.SQLite.Schema()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := sqlstore.BunPool(db)
+	pool, err := bunpool.New(db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,6 +595,7 @@ func (r *recorder) AfterQuery(_ context.Context, e *bun.QueryEvent) {
 func TestImports(t *testing.T) {
 	for pkg, forbidden := range map[string][]string{
 		"github.com/gopassreset/reset":           {"github.com/uptrace/", "modernc.org/", "database/sql"},
+		"github.com/gopassreset/reset/store_sql": {"github.com/uptrace/", "modernc.org/"},
 		"github.com/gopassreset/reset/store_bun": {"modernc.org/", "sqlitedialect", "pgdialect", "mysqldialect"},
 	} {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg).Output()

@@ -64,7 +64,7 @@ func begin(b beginner) func(context.Context, *sql.TxOptions) (*sqlstore.Tx, erro
 		}
 		// If ctx has ended, Rollback closes the connection, which ends the
 		// transaction as well.
-		return sqlstore.NewTx(conn{tx}, tx, func() error { return tx.Commit(ctx) }, func() error { return tx.Rollback(ctx) }), nil
+		return sqlstore.NewTx(conn{tx}, tx, nil, func() error { return tx.Commit(ctx) }, func() error { return tx.Rollback(ctx) }), nil
 	}
 }
 

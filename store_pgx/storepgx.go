@@ -210,5 +210,5 @@ func Tx(ctx context.Context) (tx pgx.Tx, ok bool) { return sqlstore.TxFrom[pgx.T
 // user's row, since a reset takes its locks in that order. The server may roll
 // tx back to end a deadlock; only the host can run it again.
 func WithTx(ctx context.Context, tx pgx.Tx) context.Context {
-	return sqlstore.WithConn(ctx, tx, func(*sqlstore.Dialect) sqlstore.Conn { return conn{tx} })
+	return sqlstore.WithConn(ctx, tx, nil, func(*sqlstore.Dialect) sqlstore.Conn { return conn{tx} })
 }

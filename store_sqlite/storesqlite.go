@@ -33,6 +33,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
@@ -213,7 +214,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if mode != "wal" {
 		return fmt.Errorf("journal mode is %q: the file system does not allow WAL", mode)
 	}
-	pool, err := sqlstore.BunPool(s.db)
+	pool, err := bunpool.New(s.db)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"github.com/gopassreset/reset/internal/bunpool"
 	"github.com/gopassreset/reset/internal/sqlstore"
 )
 
@@ -127,7 +128,7 @@ func (w *writer) Begin(ctx context.Context) (*sqlstore.Tx, error) {
 	}
 	var tx *sqlstore.Tx
 	err := w.lock(func() error { return context.Cause(ctx) }, func() (err error) {
-		tx, err = sqlstore.BeginOn(ctx, w.dialect, sqlstore.BunSession(w.conn), end)
+		tx, err = sqlstore.BeginOn(ctx, w.dialect, bunpool.Session(w.conn), end)
 		return err
 	})
 	if err != nil {

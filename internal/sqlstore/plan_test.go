@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uptrace/bun/dialect"
 	_ "modernc.org/sqlite"
 
 	"github.com/gopassreset/reset"
@@ -62,7 +61,7 @@ func TestPlans(t *testing.T) {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	schema, err := SchemaOf(dialect.SQLite)
+	schema, err := SQLite.Schema()
 	if err != nil {
 		t.Fatal(err)
 	}

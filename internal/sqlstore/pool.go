@@ -4,9 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-
-	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 )
 
 // A Pool is a database of the host, through the package that the host uses. It
@@ -20,9 +17,9 @@ type Pool struct {
 	Session func(ctx context.Context) (*Session, error)
 	// WriteFunc is Write for a pool that saves round trips; nil: it saves none.
 	WriteFunc func(ctx context.Context, f Op) error
-	// size returns how many connections the pool has at most, 0 for no limit.
+	// Size returns how many connections the pool has at most, 0 for no limit.
 	// It is nil for pools that are not of database/sql.
-	size func() int
+	Size func() int
 
 	names *names
 }
@@ -32,60 +29,7 @@ type Session struct {
 	Conn
 	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
 	Close   func() error
-	raw     *sql.Conn // nil for pools that are not of database/sql
-}
-
-// BunPool returns a Pool on a *bun.DB.
-func BunPool(db *bun.DB) (Pool, error) {
-	d, err := DialectOf(db)
-	if err != nil {
-		return Pool{}, err
-	}
-	return Pool{
-		Conn:    On(db),
-		Dialect: d,
-		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return bunTx(db.BeginTx(ctx, o)) },
-		Session: func(ctx context.Context) (*Session, error) {
-			conn, err := db.Conn(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return BunSession(conn), nil
-		},
-		size: func() int { return db.Stats().MaxOpenConnections },
-	}, nil
-}
-
-// BunSession returns a Session on a bun.Conn.
-func BunSession(conn bun.Conn) *Session {
-	return &Session{
-		Conn:    On(conn),
-		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return bunTx(conn.BeginTx(ctx, o)) },
-		Close:   conn.Close,
-		raw:     conn.Conn,
-	}
-}
-
-func bunTx(tx bun.Tx, err error) (*Tx, error) {
-	if err != nil {
-		return nil, err
-	}
-	return NewTx(On(tx), tx, tx.Commit, tx.Rollback), nil
-}
-
-// DialectOf returns the dialect of a database.
-func DialectOf(db *bun.DB) (*Dialect, error) { return dialectNamed(db.Dialect().Name()) }
-
-func dialectNamed(name dialect.Name) (*Dialect, error) {
-	switch name {
-	case dialect.SQLite:
-		return SQLite, nil
-	case dialect.PG:
-		return PostgreSQL, nil
-	case dialect.MySQL:
-		return MySQL, nil
-	}
-	return nil, fmt.Errorf("%v is neither SQLite nor PostgreSQL nor MySQL", name)
+	Raw     *sql.Conn // nil for pools that are not of database/sql
 }
 
 // SQLPool returns a Pool on a *sql.DB.
@@ -103,10 +47,10 @@ func SQLPool(db *sql.DB, d *Dialect) Pool {
 				Conn:    d.plain(conn),
 				BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return d.sqlTx(conn.BeginTx(ctx, o)) },
 				Close:   conn.Close,
-				raw:     conn,
+				Raw:     conn,
 			}, nil
 		},
-		size: func() int { return db.Stats().MaxOpenConnections },
+		Size: func() int { return db.Stats().MaxOpenConnections },
 	}
 }
 
@@ -114,7 +58,7 @@ func (d *Dialect) sqlTx(tx *sql.Tx, err error) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewTx(d.plain(tx), tx, tx.Commit, tx.Rollback), nil
+	return NewTx(d.plain(tx), tx, tx, tx.Commit, tx.Rollback), nil
 }
 
 // Open returns a Store on a pool whose database has the latest schema and keeps

@@ -77,7 +77,7 @@ func probePooler(ctx context.Context, p Pool) error {
 // onTwo calls f with two connections of a pool. It does nothing where the pool
 // has no second connection to give.
 func onTwo(ctx context.Context, p Pool, f func([]*Session) error) error {
-	if p.size != nil && p.size() == 1 {
+	if p.Size != nil && p.Size() == 1 {
 		return nil
 	}
 	var conns []*Session

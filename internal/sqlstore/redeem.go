@@ -43,7 +43,7 @@ func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activatio
 	if err != nil {
 		return err
 	}
-	j.native = tx.native
+	j.native, j.sql = tx.native, tx.sql
 	j.conn = func(*Dialect) Conn { return tx.Conn }
 	err = s.dialect.finish(ctx, s, tx, notification.ID, apply)
 	if !errors.Is(err, errLostRace) {

@@ -5,8 +5,6 @@ import (
 	"embed"
 	"fmt"
 	"strings"
-
-	"github.com/uptrace/bun/dialect"
 )
 
 //go:embed schema/*.sql
@@ -20,15 +18,6 @@ const latestVersion = 2
 // start, and so must two at once on different nodes of a cluster: each statement
 // either may be repeated or fails for a reason that Dialect knows.
 type Schema [][]string
-
-// SchemaOf returns the schema of this release.
-func SchemaOf(name dialect.Name) (Schema, error) {
-	d, err := dialectNamed(name)
-	if err != nil {
-		return nil, err
-	}
-	return d.Schema()
-}
 
 // Schema returns the schema of this release.
 func (d *Dialect) Schema() (Schema, error) {
@@ -80,15 +69,6 @@ func (s Schema) Script(from int) ([]string, error) {
 }
 
 // DDL returns as SQL the statements that lead from a version to the latest.
-func DDL(name dialect.Name, from int, tablePrefix string) (string, error) {
-	d, err := dialectNamed(name)
-	if err != nil {
-		return "", err
-	}
-	return d.DDL(from, tablePrefix)
-}
-
-// DDL is like the function DDL.
 func (d *Dialect) DDL(from int, tablePrefix string) (string, error) {
 	names, err := d.names(tablePrefix)
 	if err != nil {

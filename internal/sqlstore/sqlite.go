@@ -126,7 +126,7 @@ func BeginOn(ctx context.Context, d *Dialect, conn *Session, end func(error) err
 	}
 	tx.over = func(err error) error {
 		if err != nil {
-			_ = exec(ctx, On(conn.raw), "ROLLBACK")
+			_ = exec(ctx, On(conn.Raw), "ROLLBACK")
 		}
 		return end(err)
 	}

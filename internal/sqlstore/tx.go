@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/uptrace/bun"
-
 	"github.com/gopassreset/reset"
 	"github.com/gopassreset/reset/internal/deadline"
 	"github.com/gopassreset/reset/internal/failpoint"
@@ -19,7 +17,8 @@ import (
 // A Tx is a transaction on a connection that must be given back.
 type Tx struct {
 	Conn
-	native     any // as the host knows it: a bun.Tx, *sql.Tx or pgx.Tx
+	native     any     // as the host knows it: a bun.Tx, *sql.Tx or pgx.Tx
+	sql        *sql.Tx // the same in database/sql, or nil
 	doCommit   func() error
 	doRollback func() error
 	// over is called once Commit or Rollback has been tried, with the error of
@@ -32,9 +31,9 @@ type Tx struct {
 var errUndo = errors.New("undo")
 
 // NewTx returns a transaction with the statements of c. native is what a host
-// joins.
-func NewTx(c Conn, native any, commit, rollback func() error) *Tx {
-	return &Tx{Conn: c, native: native, doCommit: commit, doRollback: rollback, over: func(err error) error { return err }}
+// joins, and sqlTx is that in database/sql, or nil.
+func NewTx(c Conn, native any, sqlTx *sql.Tx, commit, rollback func() error) *Tx {
+	return &Tx{Conn: c, native: native, sql: sqlTx, doCommit: commit, doRollback: rollback, over: func(err error) error { return err }}
 }
 
 func begin(ctx context.Context, p Pool) (*Tx, error) { return p.BeginTx(ctx, p.Dialect.TxOptions) }
@@ -140,24 +139,20 @@ type txKey struct{}
 // A joinable is the transaction in a context.
 type joinable struct {
 	native any
+	sql    *sql.Tx // or nil
 	conn   func(*Dialect) Conn
 	joined atomic.Bool // somebody has taken it
 }
 
-// WithTx returns a context that carries tx.
-func WithTx(ctx context.Context, tx bun.Tx) context.Context {
-	return WithConn(ctx, tx, func(*Dialect) Conn { return On(tx) })
-}
-
 // WithSQLTx returns a context that carries tx.
 func WithSQLTx(ctx context.Context, tx *sql.Tx) context.Context {
-	return WithConn(ctx, tx, func(d *Dialect) Conn { return d.plain(tx) })
+	return WithConn(ctx, tx, tx, func(d *Dialect) Conn { return d.plain(tx) })
 }
 
-// WithConn returns a context that carries a transaction. conn returns what a
-// Store uses it through.
-func WithConn(ctx context.Context, native any, conn func(*Dialect) Conn) context.Context {
-	return context.WithValue(ctx, txKey{}, &joinable{native: native, conn: conn})
+// WithConn returns a context that carries a transaction, see NewTx. conn returns
+// what a Store uses it through.
+func WithConn(ctx context.Context, native any, sqlTx *sql.Tx, conn func(*Dialect) Conn) context.Context {
+	return context.WithValue(ctx, txKey{}, &joinable{native: native, sql: sqlTx, conn: conn})
 }
 
 // TxFrom returns the transaction of a context if it is a T.
@@ -175,10 +170,12 @@ func TxFrom[T any](ctx context.Context) (tx T, ok bool) {
 // SQLTxFrom returns the transaction of a context if it is one of database/sql
 // or bun.
 func SQLTxFrom(ctx context.Context) (*sql.Tx, bool) {
-	if tx, ok := TxFrom[bun.Tx](ctx); ok {
-		return tx.Tx, true
+	j, _ := ctx.Value(txKey{}).(*joinable)
+	if j == nil || j.sql == nil {
+		return nil, false
 	}
-	return TxFrom[*sql.Tx](ctx)
+	j.joined.Store(true)
+	return j.sql, true
 }
 
 // joined returns the transaction of a context.
