@@ -621,7 +621,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg 
 		return
 	}
 	if err = d.send(ctx, m, msg); err != nil {
-		err = &refusal{err, quoteRefusal(err, msg)}
+		err = quoteRefusal(err, msg)
 	}
 	failpoint.Hit("sent")
 	if err != nil && ctx.Err() != nil {

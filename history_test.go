@@ -116,7 +116,7 @@ func TestHistory(t *testing.T) {
 }
 
 // Nothing that a mail system says of a message brings its secret into the
-// history, nor more than 500 bytes.
+// history or the log, nor more than 500 bytes into the history.
 func TestHistoryKeepsSecrets(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -143,7 +143,11 @@ func TestHistoryKeepsSecrets(t *testing.T) {
 				if !strings.Contains(e.Refusal, tt.want) || len(e.Refusal) > 500 {
 					t.Errorf("Refusal has %d bytes: %q, want %q", len(e.Refusal), e.Refusal, tt.want)
 				}
+				records := fmt.Sprint(f.log.all())
 				for _, m := range f.mailer.attempts() {
+					if a := activationOf(t, m); strings.Contains(records, a[7:16]) || !strings.Contains(records, "mail_failed") {
+						t.Errorf("logged: %s", records)
+					}
 					if text := e.String(); strings.Contains(text, activationOf(t, m)) || strings.Contains(text, "\n") || !strings.Contains(text, e.Refusal) {
 						t.Errorf("String() = %q", text)
 					}
