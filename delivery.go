@@ -138,7 +138,8 @@ type job struct {
 }
 
 // reserve returns an exchange for a mail that is about to be queued, or nil if it
-// would have to wait.
+// would have to wait. It is given back if the mail takes too long to be queued:
+// Run and other mail would wait for the store as well.
 func (d *delivery) reserve() exchange {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -151,13 +152,20 @@ func (d *delivery) reserve() exchange {
 	}
 	d.exchanges++
 	d.running.Add(1)
-	return func(q *queued) {
+	giveBack := func() {
 		defer d.running.Done()
-		if q == nil {
-			d.endTurn(t, noExchange, nil)
-			return
+		d.endTurn(t, noExchange, nil)
+	}
+	overtime := time.AfterFunc(storeTimeout, giveBack)
+	return func(q *queued) {
+		switch {
+		case !overtime.Stop(): // the mail waits for the end of its lease
+		case q == nil:
+			giveBack()
+		default:
+			defer d.running.Done()
+			d.running.Go(func() { d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation}, t) })
 		}
-		d.running.Go(func() { d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation}, t) })
 	}
 }
 

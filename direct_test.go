@@ -88,6 +88,35 @@ func TestDirectGivesBack(t *testing.T) {
 	})
 }
 
+// While the store takes long to queue a mail, neither other mail nor the end of
+// Run waits for it longer than for the store otherwise. The mail is then sent
+// once its lease has run out.
+func TestDirectTakesLong(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.Workers = 1 }, func(t *testing.T, f *fixture) {
+		stop := f.begin()
+		for _, wait := range []func(){
+			func() { f.notifications(1); pass(11 * time.Second); f.wantSent(1) },
+			func() { stop(); f.begin() },
+		} {
+			slow := make(chan struct{})
+			f.store.After = func(_ context.Context, method string, err error) error {
+				if method == "Issue" {
+					<-slow
+				}
+				return err
+			}
+			go func() { _, _ = f.RequestReset(context.Background(), ann.Email, reset.RequestOptions{}) }()
+			synctest.Wait()
+			f.store.After = nil
+			wait()
+			close(slow)
+		}
+		pass(2 * time.Minute)
+		f.wantSent(3)
+		f.wantQueued(0)
+	})
+}
+
 // Mail waits in the queue while all exchanges are used or the mail system is
 // unavailable.
 func TestDirectWaits(t *testing.T) {
