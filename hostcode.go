@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -145,5 +146,5 @@ func (w *waitingRoom) enter() (leave func(), err error) {
 		w.n.Add(-1)
 		return nil, wrap("serve", fmt.Errorf("%d requests wait: %w", maxWaiting, ErrBusy))
 	}
-	return func() { w.n.Add(-1) }, nil
+	return sync.OnceFunc(func() { w.n.Add(-1) }), nil
 }

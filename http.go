@@ -134,6 +134,21 @@ func (t *tracker) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (t *tracker) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
+// A leaving is the ResponseWriter of a request that leaves the room when its
+// response begins, which clients may read as slowly as they like.
+type leaving struct {
+	http.ResponseWriter
+	leave func()
+}
+
+func (l leaving) WriteHeader(status int) {
+	l.leave()
+	l.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (l leaving) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
 // isJSON reports whether the body is JSON in UTF-8 and not compressed.
 func isJSON(r *http.Request) bool {
 	kind, params, err := mediaType(r)

@@ -244,6 +244,7 @@ func (p *pages) getLink(path, form string) http.HandlerFunc {
 			return
 		}
 		defer leave()
+		w = leaving{w, leave}
 		if activation, found := linkActivation(r.URL.RawQuery); found {
 			p.keepActivation(w, r, activation, path)
 			return
@@ -422,7 +423,7 @@ func (p *pages) post(form func(http.ResponseWriter, *http.Request, url.Values), 
 				return
 			}
 			defer leave()
-			form(w, r, values)
+			form(leaving{w, leave}, r, values)
 		}
 	}
 }

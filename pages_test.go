@@ -940,6 +940,35 @@ func TestStoreHangs(t *testing.T) {
 	})
 }
 
+// A stuckWriter is that of a client who does not read.
+type stuckWriter struct {
+	*httptest.ResponseRecorder
+	ctx context.Context
+}
+
+func (w stuckWriter) Write([]byte) (int, error) { <-w.ctx.Done(); return 0, w.ctx.Err() }
+
+// Clients who do not read their answers, which over HTTP/2 costs them nothing,
+// keep nobody out.
+func TestAnswersNotRead(t *testing.T) {
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+		b := pagesOf(f)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		get := func() *http.Request { return httptest.NewRequest("GET", baseURL+"/reset", nil) }
+		post := func() *http.Request { return formRequest("/forgot", "email", "") }
+		for _, request := range []func() *http.Request{get, post} {
+			for range 1000 {
+				wg.Go(func() { b.Handler.ServeHTTP(stuckWriter{httptest.NewRecorder(), ctx}, request()) })
+			}
+			synctest.Wait()
+			b.wantPage(b.do(get()), 400, "reopen")
+		}
+	})
+}
+
 // When more passwords wait for hashing than this machine can hash, the others
 // are asked to try again, the activation stays, and the log counts them.
 func TestBusy(t *testing.T) {
