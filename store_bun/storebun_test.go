@@ -401,6 +401,10 @@ func TestNewRefusesPools(t *testing.T) {
 			db := bun.NewDB(sqldb, sqlitedialect.New())
 			defer db.Close()
 			db.SetMaxOpenConns(test.conns)
+			_, err = storebun.New(t.Context(), db)
+			if err == nil || !strings.Contains(err.Error(), "CreateSchema") && !strings.Contains(err.Error(), "busy_timeout") {
+				t.Errorf("New without a schema: got error %v", err)
+			}
 			if err := storebun.CreateSchema(t.Context(), db); err != nil {
 				t.Fatal(err)
 			}

@@ -81,7 +81,7 @@ func probeSQLitePool(ctx context.Context, p Pool) error {
 				there++
 			}
 		}
-		if inMemory && there < len(conns) {
+		if inMemory && there > 0 && there < len(conns) { // with none, the schema is missing
 			return errPrivateMemory
 		}
 		return nil
