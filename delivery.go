@@ -81,8 +81,8 @@ func (s *Service) Run(ctx context.Context) error {
 	d.running.Go(func() { d.noteBaseURL(ctx) })
 	d.running.Go(func() { d.beatAll(ctx) })
 	reserve := d.reserve
-	s.direct.run.Store(&reserve)
 	for d.stop.Err() == nil {
+		s.direct.run.CompareAndSwap(nil, &reserve) // another Run may have ended
 		d.round()
 	}
 	s.direct.run.CompareAndSwap(&reserve, nil)

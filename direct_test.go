@@ -88,6 +88,20 @@ func TestDirectGivesBack(t *testing.T) {
 	})
 }
 
+// Of several Runs any may end.
+func TestDirectRuns(t *testing.T) {
+	for i := range 2 {
+		inBubble(t, nil, func(t *testing.T, f *fixture) {
+			runs := []func(){f.begin(), f.begin()}
+			runs[i]()
+			pass(pollSlack)
+			if !f.direct(ann.Email) {
+				t.Errorf("Run %d has ended, and the other does not send at once", i)
+			}
+		})
+	}
+}
+
 // While the store takes long to queue a mail, neither other mail nor the end of
 // Run waits for it longer than for the store otherwise. The mail is then sent
 // once its lease has run out.
