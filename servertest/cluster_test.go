@@ -111,12 +111,24 @@ func (c cluster) places(t *testing.T, elsewhere bool) []place {
 	return places
 }
 
+// A keeper is the store of the first node, but keeps the history on all.
+type keeper struct {
+	wholeStore
+	nodes []reset.Store
+}
+
+func (k keeper) KeepHistory(d time.Duration) {
+	for _, s := range k.nodes {
+		s.(reset.HistoryStore).KeepHistory(d)
+	}
+}
+
 // spread returns a store whose calls go to the stores of the nodes in turn.
 func spread(nodes ...reset.Store) *resettest.FaultStore {
 	var calls atomic.Int64
 	next := func() reset.Store { return nodes[int(calls.Add(1))%len(nodes)] }
 	return &resettest.FaultStore{
-		Store:       nodes[0], // what only reads or only informs
+		Store:       keeper{nodes[0].(wholeStore), nodes}, // what only reads or only informs
 		EnqueueFunc: func(ctx context.Context, m reset.Mail) error { return next().Enqueue(ctx, m) },
 		IssueFunc: func(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
 			return next().Issue(ctx, now, a, limits, m)
@@ -128,7 +140,7 @@ func spread(nodes ...reset.Store) *resettest.FaultStore {
 			return next().Redeem(ctx, now, a, notification, apply)
 		},
 		RevokeFunc: func(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
-			return next().Revoke(ctx, start, userID, quiet)
+			return next().Revoke(ctx, now, userID, quiet)
 		},
 		LeaseFunc: func(ctx context.Context, now, until time.Time, n int) ([]reset.Mail, error) {
 			return next().Lease(ctx, now, until, n)
@@ -193,6 +205,7 @@ func clusterStore(t *testing.T, c cluster, elsewhere bool) {
 			t.Fatal(err)
 		}
 		store := spread(stores...)
+		store.KeepHistory(0) // as in a new one
 		if !elsewhere {
 			redeemAlone(store)
 		}
