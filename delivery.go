@@ -188,7 +188,7 @@ func (d *delivery) round() {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-d.wake:
+	case <-d.direct.wake:
 		d.leaseAt = time.Time{}
 	case <-d.changed:
 	case <-d.stop.Done():

@@ -8,11 +8,23 @@ import (
 // leaseTime is how long mail is leased.
 const leaseTime = time.Minute
 
-// direct hands trusted mail to a Run of the same Service that can send it at
-// once. The mail is queued under a lease and sent with the activation that it is
-// queued with, which saves a look-up and two transactions.
+// direct is the way from the requests of a Service to its Run, beside the store.
+// A Run that can send trusted mail at once gets it: the mail is queued under a
+// lease and sent with the activation that it is queued with, which saves a
+// look-up and two transactions.
 type direct struct {
-	run atomic.Pointer[func() exchange] // reserves an exchange, or returns nil
+	run  atomic.Pointer[func() exchange] // reserves an exchange, or returns nil
+	wake chan struct{}                   // signals Run that mail is due
+}
+
+func newDirect() *direct { return &direct{wake: make(chan struct{}, 1)} }
+
+// wakeRun makes Run look for mail that is due now.
+func (d *direct) wakeRun() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
 }
 
 // An exchange is one with the mail system, reserved for a mail that is about to
@@ -27,11 +39,11 @@ type queued struct {
 }
 
 // lease leases m if it can be sent at once. Otherwise the exchange that it
-// returns calls wake if m was queued.
-func (d *direct) lease(now time.Time, mint minter, m *Mail, wake func()) exchange {
+// returns wakes Run if m was queued.
+func (d *direct) lease(now time.Time, mint minter, m *Mail) exchange {
 	later := func(q *queued) {
 		if q != nil {
-			wake()
+			d.wakeRun()
 		}
 	}
 	run := d.run.Load()

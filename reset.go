@@ -95,10 +95,9 @@ type Service struct {
 	mint     minter
 	fairness fairness
 	breaker  *breaker
-	waiting  waitingRoom   // of the requests to Pages and Handler
-	hashing  slots         // for HashPassword
-	wake     chan struct{} // signals Run that mail is due
-	direct   direct
+	waiting  waitingRoom // of the requests to Pages and Handler
+	hashing  slots       // for HashPassword
+	direct   *direct
 
 	proxyKnown    bool        // Config.ClientIP was set
 	proxyWarned   atomic.Bool // proxyUnknown was logged
@@ -136,7 +135,7 @@ func New(cfg Config) (*Service, error) {
 		mint:       minter{rand.Reader},
 		hashing:    make(slots, runtime.GOMAXPROCS(0)),
 		breaker:    newBreaker(events),
-		wake:       make(chan struct{}, 1),
+		direct:     newDirect(),
 		proxyKnown: proxyKnown,
 	}, nil
 }
@@ -210,7 +209,7 @@ func (s *Service) requestReset(ctx context.Context, email string, o RequestOptio
 	var q *queued
 	if !o.PreventEmailSending {
 		m = &Mail{ID: id, Kind: MailReset, UserID: user.ID, Email: address, Class: trustedClass, Due: now, Expires: a.Expires}
-		send := s.direct.lease(now, s.mint, m, s.wakeRun)
+		send := s.direct.lease(now, s.mint, m)
 		defer func() { send(q) }()
 	}
 	_, err = s.cfg.Store.Issue(ctx, now, a, Limits{MaxRequests: o.MaxRequests}, m)
@@ -379,7 +378,7 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 	s.refusals.end(a.Hash, "redeemed")
 	s.events.log(ctx, passwordChanged, append(callerAttrs(ctx), "user", user.ID)...)
 	s.noteQueued(ctx)
-	s.wakeRun()
+	s.direct.wakeRun()
 	return nil
 }
 
@@ -446,12 +445,4 @@ func (s *Service) noteQueued(ctx context.Context) {
 		s.events.log(ctx, runElsewhere)
 	}
 	s.figures.warnIfLate(ctx, s.clock.now(ctx))
-}
-
-// wakeRun makes Run look for mail that is due now.
-func (s *Service) wakeRun() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
 }
