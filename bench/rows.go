@@ -47,9 +47,9 @@ func rows(large bool) []row {
 		beside("10⁶ expired records, SQLite", server{Kind: sqlite, Expired: 1_000_000}),
 		beside("10⁶ expired records, PostgreSQL", server{Kind: postgres, Expired: 1_000_000}),
 		beside("10⁶ expired records, MariaDB", server{Kind: mariaDB, Expired: 1_000_000}),
-		beside("10⁵ mails that are to be retried, SQLite", server{Kind: sqlite, Waiting: 100_000}),
+		beside("10⁵ mails awaiting a retry, SQLite", server{Kind: sqlite, Waiting: 100_000}),
 		one("mails out, beside 10⁶ expired records, SQLite ÷ without", "/s", atLeast(0.67), mailsOut(server{Kind: sqlite, Expired: 1_000_000}), mailsOut(server{Kind: sqlite})),
-		one("mails out, beside 10⁵ mails that are to be retried, SQLite ÷ without", "/s", atLeast(0.67), mailsOut(server{Kind: sqlite, Waiting: 100_000}), mailsOut(server{Kind: sqlite})),
+		one("mails out, beside 10⁵ mails awaiting a retry, SQLite ÷ without", "/s", atLeast(0.67), mailsOut(server{Kind: sqlite, Waiting: 100_000}), mailsOut(server{Kind: sqlite})),
 		purge(1_000_000),
 
 		logIns(),
@@ -291,8 +291,8 @@ func scale(number string, many int) row {
 	return one("p50, trusted, "+number+" users and three records of each ÷ 10³, SQLite", " ms", atMost(1.2), p50(many), p50(1_000))
 }
 
-// beside compares requests beside records that are of no use to them with
-// requests without.
+// beside compares requests in a store that also holds other records with
+// requests in a store without them.
 func beside(what string, s server) row {
 	p50 := func(s server) side {
 		return func(ctx context.Context, b *bench) (p50 float64, err error) {

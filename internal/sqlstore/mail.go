@@ -134,8 +134,8 @@ func (s *Store) settling(d reset.Settlement) (query string, args []any) {
 	return `UPDATE ` + s.dialect.byKey("reset_mails") + ` SET ` + set + ` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])
 }
 
-// settle makes such a statement and reports whether a note is to be recorded: if
-// the mail is under another lease, it is not.
+// settle runs such a statement and reports whether to record the note. It does
+// not if the mail is held under another lease.
 func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement, query string, args []any) (noted bool, err error) {
 	if !hasNote(d) {
 		return false, exec(ctx, c, query, args...)

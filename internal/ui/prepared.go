@@ -33,7 +33,7 @@ type preparedMails struct {
 	byFact map[facts]*preparedMail
 }
 
-// facts are what decides the text of a mail, but for what its marks stand for.
+// facts decide the text of a mail, except for the values of its marks.
 type facts struct {
 	kind, link, revokeLink string
 	locale                 *locale
