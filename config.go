@@ -118,7 +118,8 @@ type Config struct {
 	Workers int
 	// MaxQueued is how many mails that have not expired may be queued, at least
 	// 1,000. Beyond it public requests are refused, alike for everybody, until
-	// there is room; trusted ones are not. The count is some seconds old, and needs a [StatsStore].
+	// there is room; trusted ones are not. The count is some seconds old, and
+	// needs a [StatsStore].
 	// Defaults to 1,000,000, which is some 200 MB of a database.
 	MaxQueued int
 	// KeepHistory is for how long [Service.History] says what became of a user's

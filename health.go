@@ -79,8 +79,8 @@ func (s *Service) History(ctx context.Context, userID string) ([]HistoryEntry, e
 }
 
 // EraseHistory removes what History returns, for a host that deletes an account.
-// Call it after Revoke, and like Revoke inside a transaction of the host: what is still
-// queued stays, and begins a history again.
+// Call it after Revoke, and like Revoke inside a transaction of the host: what is
+// still queued stays, and begins a history again.
 func (s *Service) EraseHistory(ctx context.Context, userID string) error {
 	store, err := s.historyStore()
 	if err == nil {

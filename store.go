@@ -80,9 +80,9 @@ type Store interface {
 	// If m is not nil, it is the request's mail and m.ID is a.Request. A mail
 	// that Lease has not returned (m.WasDue is zero) is added in the same
 	// transaction, under the lease m.Lease unless that is zero. Any other mail
-	// must still be held under its lease, and be a public request
-	// or a mail of the same user; otherwise Issue changes nothing and returns
-	// ErrGone. It is bound to a.UserID and its lease is renewed until m.Due.
+	// must still be held under its lease, and be a public request or a mail of
+	// the same user; otherwise Issue changes nothing and returns ErrGone. It is
+	// bound to a.UserID and its lease is renewed until m.Due.
 	//
 	// Each public request that Issue binds counts for its user's budget, also
 	// after it was sent, revoked or redeemed. Issue binds at most
