@@ -32,8 +32,9 @@ const smtpTimeout = 30 * time.Second // the default of SMTPMailer.Timeout
 // It insists on TLS 1.2 or later with a valid certificate, and on
 // authentication if it has a Username: a server that offers less gets no mail.
 //
-// A connection stays open for the next message for 5 s, at most 8 do; see
-// Close. The fields must not change once the mailer is in use.
+// A connection stays open for the next message for 5 s; see Close. Where the
+// server offers PIPELINING (RFC 2920) it is used. The fields must not change once
+// the mailer is in use.
 type SMTPMailer struct {
 	// Addr is the server, as "host:port" with a port in digits or by name,
 	// or "unix:/path" for a socket on this machine. On port 465 (submissions)

@@ -14,7 +14,6 @@ import (
 const (
 	quitTimeout = 2 * time.Second // for QUIT, whose reply changes nothing
 	idleTimeout = 5 * time.Second // how long a connection stays open for the next message
-	maxIdle     = 8               // idle connections
 	maxUses     = 100             // messages over one connection
 )
 
@@ -146,15 +145,13 @@ func (c *Client) takeIdle() *session {
 	return s
 }
 
-// keepIdle keeps s for the next message, unless it was used often enough or
-// enough others are idle.
+// keepIdle keeps s for the next message, unless it was used often enough.
 func (c *Client) keepIdle(s *session) bool {
-	s.uses++
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.uses >= maxUses || len(c.idle) >= maxIdle {
+	if s.uses++; s.uses >= maxUses {
 		return false
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.idle = append(c.idle, s)
 	s.expiry = time.AfterFunc(idleTimeout, func() {
 		if c.dropIdle(s) {

@@ -1,10 +1,12 @@
 package smtp
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/textproto"
 	"strings"
@@ -21,6 +23,7 @@ type session struct {
 	timeout    time.Duration // of each step
 	secrets    []string      // of the log-in, which no error may repeat
 	message    []string      // secrets of the message
+	unread     int           // replies to commands that were sent together with one that has failed
 	uses       int           // messages the server has accepted
 	expiry     *time.Timer   // while idle
 }
@@ -32,7 +35,7 @@ func connect(ctx context.Context, server Server) (*session, error) {
 		return nil, &Error{Stage: StageDial, Fault: OfServer, cause: err}
 	}
 	s := &session{conn: newConn(nc), timeout: server.Timeout}
-	s.text = textproto.NewConn(s.conn)
+	s.talkOver(s.conn)
 	stop := context.AfterFunc(ctx, s.abort)
 	defer stop()
 	if err := s.open(ctx, server); err != nil {
@@ -135,8 +138,14 @@ func (s *session) handshake(ctx context.Context, server Server) error {
 	if err := over.HandshakeContext(ctx); err != nil {
 		return s.failed(StageHandshake, s.timeout, err)
 	}
-	s.text = textproto.NewConn(over)
+	s.talkOver(over)
 	return nil
+}
+
+// talkOver has room for a message, which then leaves in one piece.
+func (s *session) talkOver(c io.ReadWriteCloser) {
+	s.text = textproto.NewConn(c)
+	s.text.W = bufio.NewWriterSize(c, 16<<10)
 }
 
 // send is one mail transaction. It sends no RSET before: a session is only used
@@ -154,19 +163,17 @@ func (s *session) send(e Envelope) error {
 		parameters += " SMTPUTF8"
 	}
 	failpoint.Hit("dialled")
-	if _, err := s.command(StageMail, 250, "MAIL FROM:<"+e.From+">"+parameters); err != nil {
-		return err
-	}
-	if _, err := s.command(StageRcpt, 25, "RCPT TO:<"+e.To+">"); err != nil {
-		return err
-	}
-	if _, err := s.command(StageData, 354, "DATA"); err != nil {
+	err := s.commands(
+		command{StageMail, 250, "MAIL FROM:<" + e.From + ">" + parameters},
+		command{StageRcpt, 25, "RCPT TO:<" + e.To + ">"},
+		command{StageData, 354, "DATA"},
+	)
+	if err != nil {
 		return err
 	}
 	s.conn.SetDeadline(time.Now().Add(s.timeout))
 	w := s.text.DotWriter()
-	_, err := w.Write(e.Data)
-	if err == nil {
+	if _, err = w.Write(e.Data); err == nil {
 		err = w.Close()
 	}
 	if err != nil {
@@ -196,6 +203,37 @@ func (s *session) awaitDot() error {
 	return failure
 }
 
+// A command is a line that must be answered by a code which begins with the
+// digits of want.
+type command struct {
+	stage Stage
+	want  int
+	line  string
+}
+
+// commands makes commands: together where the server offers that (RFC 2920),
+// else one after the other.
+func (s *session) commands(all ...command) error {
+	sent := 0
+	for i, c := range all {
+		if sent == i {
+			var lines []string
+			for sent < len(all) && (sent == i || s.offers("PIPELINING", "")) {
+				lines = append(lines, all[sent].line)
+				sent++
+			}
+			if err := s.write(c.stage, lines...); err != nil {
+				return err
+			}
+		}
+		s.unread = sent - i - 1
+		if _, _, err := s.reply(c.stage, c.want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // command sends a line and returns the text of the reply, whose code must begin
 // with the digits of want.
 func (s *session) command(stage Stage, want int, line string) (text string, err error) {
@@ -206,12 +244,14 @@ func (s *session) command(stage Stage, want int, line string) (text string, err 
 	return text, err
 }
 
-func (s *session) write(stage Stage, line string) error {
-	if strings.ContainsAny(line, "\r\n") {
-		return &Error{Stage: stage, Fault: OfServer, cause: errors.New("a line break in a command")}
+func (s *session) write(stage Stage, lines ...string) error {
+	for _, line := range lines {
+		if strings.ContainsAny(line, "\r\n") {
+			return &Error{Stage: stage, Fault: OfServer, cause: errors.New("a line break in a command")}
+		}
 	}
 	s.conn.SetDeadline(time.Now().Add(s.timeout))
-	if err := s.text.PrintfLine("%s", line); err != nil {
+	if err := s.text.PrintfLine("%s", strings.Join(lines, "\r\n")); err != nil {
 		return s.failed(stage, s.timeout, err)
 	}
 	return nil
@@ -233,8 +273,14 @@ func (s *session) quit(ctx context.Context) {
 	defer cancel()
 	defer context.AfterFunc(ctx, s.abort)()
 	s.timeout = quitTimeout
+	defer s.abort()
+	for range s.unread {
+		// A server that has agreed to DATA would take QUIT for the message.
+		if code, _, err := s.reply("quit", 0); err != nil || code == 354 {
+			return
+		}
+	}
 	s.command("quit", 221, "QUIT")
-	s.abort()
 }
 
 // abort closes the connection, at any time and from any goroutine.

@@ -75,6 +75,59 @@ func TestTalkWithTLS(t *testing.T) {
 	}
 }
 
+// PIPELINING needs fewer round trips, and changes neither the message nor what
+// errors say. A server that would take the message all the same gets none.
+func TestPipelining(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		on     map[string]smtptest.Action
+		want   string // the error
+		fault  smtp.Fault
+		writes int // with pipelining: EHLO, the commands, and the message or QUIT
+	}{
+		{"accepted", nil, "", -1, 3},
+		{"sender refused", map[string]smtptest.Action{"MAIL": smtptest.Say("550 5.7.1 no"), "RCPT": smtptest.Say("503 no"), "DATA": smtptest.Say("503 no")}, "smtp: mail from: 550 5.7.1 no", smtp.OfServer, 3},
+		{"recipient refused", map[string]smtptest.Action{"RCPT": smtptest.Say("550 5.1.1 no"), "DATA": smtptest.Say("554 no valid recipients")}, "smtp: rcpt to: 550 5.1.1 no", smtp.OfMessage, 3},
+		{"recipient refused, message agreed to", map[string]smtptest.Action{"RCPT": smtptest.Say("450 4.2.1 no")}, "smtp: rcpt to: 450 4.2.1 no", smtp.Passing, 2},
+		{"recipient refused, no further reply", map[string]smtptest.Action{"RCPT": smtptest.Say("450 4.2.1 no"), "DATA": smtptest.Hang}, "smtp: rcpt to: 450 4.2.1 no", smtp.Passing, 2},
+		{"message refused", map[string]smtptest.Action{"DATA": smtptest.Say("452 4.3.1 no")}, "smtp: data: 452 4.3.1 no", smtp.Passing, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := smtptest.New(t, smtptest.Script{Offers: []string{"PIPELINING"}, On: tt.on})
+				m := plainSender(t, s)
+				writes := 0
+				m.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					c, err := s.Dial(ctx, network, addr)
+					return writeCounter{c, &writes}, err
+				}
+				err := m.send(t.Context())
+				if faultOf(err) != tt.fault || err != nil && !strings.HasPrefix(err.Error(), tt.want) {
+					t.Errorf("error %v of fault %v, want %q of fault %v", err, faultOf(err), tt.want, tt.fault)
+				}
+				if writes != tt.writes {
+					t.Errorf("%d writes, want %d", writes, tt.writes)
+				}
+				m.Close()
+				s.WaitClosed(t)
+				if n := len(s.Messages()); (n == 1) != (err == nil) {
+					t.Errorf("%d messages, error %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+type writeCounter struct {
+	net.Conn
+	n *int
+}
+
+func (c writeCounter) Write(p []byte) (int, error) {
+	*c.n++
+	return c.Conn.Write(p)
+}
+
 // moments are those at which a server can fall silent or hang up, in their
 // order, with what errors say of them.
 var moments = []struct {
