@@ -32,8 +32,9 @@ const (
 	settleTries   = 3
 	maxUnsettled  = 10_000
 	jitterPercent = 30
-	maxBatch      = 256 // mails leased at a time
-	maxLookUps    = 16  // at a time
+	maxBatch      = 256                   // mails leased at a time
+	maxLookUps    = 16                    // at a time
+	readyTime     = 50 * time.Millisecond // how long a mail should wait for an exchange at most
 	maxOrderWait  = 100 * time.Millisecond
 	maxWait       = time.Minute
 )
@@ -68,7 +69,8 @@ func (s *Service) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d := &delivery{
-		Service: s, stop: ctx, work: work, batch: s.cfg.Workers, changed: make(chan struct{}, 1), lookUps: make(chan struct{}, maxLookUps),
+		Service: s, stop: ctx, work: work, batch: s.cfg.Workers, changed: make(chan struct{}, 1),
+		lookUps: make(chan struct{}, maxLookUps), issues: make(chan struct{}, s.cfg.Workers),
 		sending: make(map[ID]ID), unsettled: make(map[ID]time.Time),
 	}
 
@@ -101,9 +103,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // A delivery is one call of Run. Its mail goes through three stages: it is
 // leased in batches; users are looked up, which retires the public requests
-// that have none; and the rest is sent, as many at a time as Config.Workers and
-// the breaker allow. So the mail server never delays a look-up, nor how soon
-// the next mail is leased, until Config.Workers exchanges wait for it.
+// that have none, and the activations of the rest are issued; and that is sent,
+// as many at a time as Config.Workers and the breaker allow. So the mail server
+// never delays a look-up, nor how soon the next mail is leased, until
+// Config.Workers exchanges wait for it.
 type delivery struct {
 	*Service
 	stop    context.Context // ends when Run is to end
@@ -111,6 +114,7 @@ type delivery struct {
 	running sync.WaitGroup
 	changed chan struct{} // signals that a look-up or an exchange has ended
 	lookUps chan struct{} // holds a token for each look-up that runs
+	issues  chan struct{} // the same for each activation that is being issued
 
 	leaseAt  time.Time    // when to lease next
 	failures int          // of Lease, in a row
@@ -118,8 +122,9 @@ type delivery struct {
 
 	mu          sync.Mutex
 	ended       bool             // nothing may be reserved any more
-	batch       int              // how many mails to lease at a time
-	resolving   int              // jobs whose users are being looked up
+	batch       int              // how many mails to hold that are not being sent
+	more        bool             // the latest lease was as large as it could be
+	resolving   int              // jobs that are being prepared
 	exchanges   int              // jobs that are being sent
 	ready       []job            // jobs to be sent
 	retired     []Settlement     // public requests without a user, to be removed
@@ -133,7 +138,9 @@ type delivery struct {
 type job struct {
 	mails      []Mail
 	user       User   // of a reset mail
-	activation string // if it has been issued, with the mail
+	activation string // the same, and when it expires
+	expires    time.Time
+	readyAt    time.Time
 	until      time.Time
 }
 
@@ -164,7 +171,9 @@ func (d *delivery) reserve() exchange {
 			giveBack()
 		default:
 			defer d.running.Done()
-			d.running.Go(func() { d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation}, t) })
+			d.running.Go(func() {
+				d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation, expires: q.mail.Expires}, t)
+			})
 		}
 	}
 }
@@ -212,6 +221,11 @@ func (d *delivery) startExchanges(now time.Time) (wait time.Duration) {
 	jobs := d.takeReady(len(turns))
 	d.mu.Lock()
 	d.exchanges += len(jobs)
+	for _, j := range jobs {
+		if now.Sub(j.readyAt) > readyTime {
+			d.batch = max(d.cfg.Workers, d.batch-1)
+		}
+	}
 	d.mu.Unlock()
 	for i, j := range jobs {
 		d.running.Go(func() { d.sendJob(j, turns[i]) })
@@ -233,23 +247,22 @@ func (d *delivery) sendJob(j job, t turn) {
 			d.retry(d.work, j.mails, d.events.panicked(d.work, p))
 		}
 	}()
-	if j.mails[0].Kind == MailNotification {
-		d.deliverNotification(d.work, j.mails[0], end)
-		return
-	}
-	d.deliverReset(d.work, j, end)
+	d.exchange(d.work, j, end)
 }
 
 func (d *delivery) endTurn(t turn, o outcome, err error) {
 	d.breaker.end(d.work, time.Now(), t, o, err)
 	d.mu.Lock()
 	d.exchanges--
+	if len(d.ready) == 0 && d.more { // the exchange stands idle
+		d.batch = min(d.batch+1, maxBatch)
+	}
 	d.mu.Unlock()
 	d.signal()
 }
 
-// room returns how many mails may be leased, so that no exchange waits for a
-// look-up and none is leased that the breaker would not let through, or after
+// room returns how many mails may be leased, so that no exchange waits for the
+// store and none is leased that the breaker would not let through, or after
 // how long to ask again.
 func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	d.mu.Lock()
@@ -258,8 +271,8 @@ func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	if paused > 0 {
 		return 0, paused
 	}
-	if held >= batch || held > 0 && held >= d.cfg.Workers {
-		return 0, maxWait // until one of them is retired or sent
+	if held > batch/2 {
+		return 0, maxWait // until some of them are retired or sent
 	}
 	switch n, wait = d.breaker.allows(now); {
 	case n == 0:
@@ -327,13 +340,14 @@ func (d *delivery) leaseBatch(n int) {
 	}
 	jobs := group(mails)
 	d.mu.Lock()
+	d.more = len(mails) == n
 	d.resolving += len(jobs)
 	d.mu.Unlock()
 	d.running.Go(func() { d.resolve(jobs, now.Add(leaseTime/2)) })
 }
 
 // resolve prepares jobs at the same time. They become ready in the order in
-// which they were leased, but none waits long for the look-up of another.
+// which they were leased, but none waits long for another.
 func (d *delivery) resolve(jobs []job, until time.Time) {
 	type result struct {
 		i     int
@@ -342,11 +356,7 @@ func (d *delivery) resolve(jobs []job, until time.Time) {
 	results := make(chan result, len(jobs))
 	for i := range jobs {
 		jobs[i].until = until
-		d.running.Go(func() {
-			d.lookUps <- struct{}{}
-			defer func() { <-d.lookUps }()
-			results <- result{i, d.prepare(&jobs[i])}
-		})
+		d.running.Go(func() { results <- result{i, d.prepare(&jobs[i])} })
 	}
 	order := time.NewTimer(maxOrderWait)
 	defer order.Stop()
@@ -369,15 +379,13 @@ func (d *delivery) resolve(jobs []job, until time.Time) {
 	}
 }
 
-// resolved makes a job ready, unless nobody will send it. It adapts how many
-// mails are leased at a time: those that have no user are retired by the
-// hundred, and those that wait for the mail server are left to other processes.
+// resolved makes a job ready, unless nobody will send it. Those that nobody will
+// send are leased by the hundred.
 func (d *delivery) resolved(j job, ready bool) {
+	j.readyAt = time.Now()
 	d.mu.Lock()
 	d.resolving--
-	if ready {
-		d.batch = max(d.cfg.Workers, d.batch-1)
-	} else {
+	if !ready {
 		d.batch = min(d.batch+1, maxBatch)
 	}
 	ended := d.stop.Err() != nil
@@ -413,6 +421,16 @@ func (d *delivery) prepare(j *job) (ready bool) {
 	if j.mails = d.inTime(j.mails); len(j.mails) == 0 {
 		return false
 	}
+	if !d.findUser(j) {
+		return false
+	}
+	return d.activate(j)
+}
+
+// findUser looks the user of a job up, and reports whether there is one.
+func (d *delivery) findUser(j *job) bool {
+	d.lookUps <- struct{}{}
+	defer func() { <-d.lookUps }()
 	var err error
 	j.user, err = d.lookUp(d.work, j.mails[0])
 	switch {
@@ -422,6 +440,36 @@ func (d *delivery) prepare(j *job) (ready bool) {
 		d.retry(d.work, j.mails, err)
 	}
 	return err == nil
+}
+
+// activate issues the activation of a job, for one link that answers all its
+// public requests, and reports whether that is to be mailed.
+func (d *delivery) activate(j *job) bool {
+	d.issues <- struct{}{}
+	defer func() { <-d.issues }()
+	ctx := d.work
+	m, others := &j.mails[0], j.mails[1:]
+	var err error
+	j.activation, j.expires, err = d.issue(ctx, m, j.user)
+	switch {
+	case errors.Is(err, ErrGone):
+		d.settle(ctx, unspent(others))
+		return false
+	case errors.Is(err, ErrTooManyRequests):
+		d.drop(ctx, j.mails, j.user)
+		return false
+	case err != nil:
+		d.retry(ctx, j.mails, err)
+		return false
+	}
+	d.answered(ctx, *m, others)
+	j.mails = j.mails[:1]
+	if j.expires.Sub(d.clock.now(ctx)) < d.leastLeft() {
+		// The mail has joined a request that ends soon, and then makes room.
+		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: j.expires, Class: m.Class, Unspent: true}})
+		return false
+	}
+	return true
 }
 
 // inTime gives up the mails whose links would live too short.
@@ -538,35 +586,20 @@ func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
 // leastLeft is how long a link must live to be mailed.
 func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TTL/2) }
 
-// deliverReset mails one link for all public requests of a job.
-func (d *delivery) deliverReset(ctx context.Context, j job, end func(outcome, error)) {
-	m, others, user := j.mails[0], j.mails[1:], j.user
-	activation, expires, err := j.activation, m.Expires, error(nil)
-	if activation == "" {
-		activation, expires, err = d.issue(ctx, &m, user)
+// message returns what a job has to say, but for the text.
+func (d *delivery) message(j job) Message {
+	m, user := j.mails[0], j.user
+	if m.Kind == MailNotification {
+		return Message{
+			ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
+			Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
+		}
 	}
-	switch {
-	case errors.Is(err, ErrGone):
-		d.settle(ctx, unspent(others))
-		return
-	case errors.Is(err, ErrTooManyRequests):
-		d.drop(ctx, j.mails, user)
-		return
-	case err != nil:
-		d.retry(ctx, j.mails, err)
-		return
-	}
-	d.answered(ctx, m, others)
-	if expires.Sub(d.clock.now(ctx)) < d.leastLeft() {
-		// The mail has joined a request that ends soon, and then makes room.
-		d.settle(ctx, []Settlement{{Mail: m.ID, Lease: m.Lease, Retry: expires, Class: m.Class, Unspent: true}})
-		return
-	}
-	query := "?activation=" + url.QueryEscape(activation)
-	d.exchange(ctx, m, activation, Message{
+	query := "?activation=" + url.QueryEscape(j.activation)
+	return Message{
 		ID: m.ID.String(), Kind: MailReset, To: user.Email, Name: ui.Salutation(user.Name), Locale: cmp.Or(user.Locale, m.Locale),
-		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: expires,
-	}, end)
+		Link: d.cfg.ResetURL + query, RevokeLink: d.cfg.RevokeURL + query, Expires: j.expires,
+	}
 }
 
 // lookUp returns the user whom a mail is for.
@@ -601,16 +634,10 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation st
 	return activation, a.Expires, nil
 }
 
-func (d *delivery) deliverNotification(ctx context.Context, m Mail, end func(outcome, error)) {
-	d.exchange(ctx, m, "", Message{
-		ID: m.ID.String(), Kind: MailNotification, To: m.Email, Name: ui.Salutation(m.Name), Locale: m.Locale,
-		Link: d.cfg.BaseURL + "/forgot", Expires: m.Expires,
-	}, end)
-}
-
-// exchange hands a message to the mail system, calls end with what that has
-// shown, and settles the mail. The links of the message carry the activation.
-func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg Message, end func(outcome, error)) {
+// exchange hands the message of a job to the mail system, calls end with what
+// that has shown, and settles the mail.
+func (d *delivery) exchange(ctx context.Context, j job, end func(outcome, error)) {
+	m, msg := j.mails[0], d.message(j)
 	now := d.clock.now(ctx)
 	if m.Due.Sub(now) < leaseTime-renewEvery-storeTimeout {
 		return // another worker may soon hold the lease, and would send it a second time
@@ -622,7 +649,7 @@ func (d *delivery) exchange(ctx context.Context, m Mail, activation string, msg 
 	var err error
 	msg.Subject, msg.Text, msg.HTML, err = d.render.Mail(ui.Mail{
 		Kind: string(msg.Kind), To: msg.To, Name: msg.Name, Locale: msg.Locale,
-		Link: msg.Link, RevokeLink: msg.RevokeLink, Secret: activation, ExpiresIn: msg.Expires.Sub(now),
+		Link: msg.Link, RevokeLink: msg.RevokeLink, Secret: j.activation, ExpiresIn: msg.Expires.Sub(now),
 	})
 	if err != nil {
 		d.retry(ctx, []Mail{m}, wrap("render mail", err))

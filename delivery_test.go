@@ -693,14 +693,20 @@ func TestLeaseRunsOut(t *testing.T) {
 	} {
 		t.Run(tt.method, func(t *testing.T) {
 			inBubble(t, nil, func(t *testing.T, f *fixture) {
-				var answered time.Time
-				var began bool
+				began, late := false, false
 				f.store.After = func(_ context.Context, method string, err error) error {
-					if began && method == tt.method && answered.IsZero() {
+					if began && method == tt.method && !late {
+						late = true
 						<-time.After(31 * time.Second)
-						answered = time.Now()
 					}
 					return err
+				}
+				f.mailer.do = func(ctx context.Context, _ int, _ reset.Message) error {
+					soon := time.Now().Add(29 * time.Second)
+					if m, err := f.store.Store.Lease(ctx, soon, soon.Add(time.Minute), 1); len(m) > 0 || err != nil {
+						t.Errorf("the mail that is being sent may be leased 29 s from now (%v)", err)
+					}
+					return nil
 				}
 				tt.queue(f)
 				pass(2 * time.Second)
@@ -708,8 +714,8 @@ func TestLeaseRunsOut(t *testing.T) {
 				f.begin()
 				pass(3 * time.Minute)
 				f.wantSent(1)
-				if got := f.mailer.at[0].Sub(answered); got < 25*time.Second {
-					t.Errorf("the server was dialled %v after the store's late answer, want a lease later", got)
+				if !late {
+					t.Errorf("%s was not called", tt.method)
 				}
 			})
 		})
@@ -804,7 +810,7 @@ func TestFailuresNowAndThen(t *testing.T) {
 			failures++
 			return errors.New("connection reset")
 		}
-		const mails = 60
+		const mails = 150
 		f.notifications(mails)
 		began := time.Now()
 		f.begin()

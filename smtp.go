@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gopassreset/reset/internal/smtp"
@@ -92,8 +93,13 @@ type SMTPMailer struct {
 	// (RFC 5321, 4.5.3.2.6). Default: 30 s.
 	Timeout time.Duration
 
-	client smtp.Client
-	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	once    sync.Once // of what follows from the fields
+	server  smtp.Server
+	sender  sender
+	mistake error
+	client  smtp.Client
+
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 var _ Mailer = (*SMTPMailer)(nil)
@@ -126,15 +132,15 @@ func (m *SMTPMailer) SendTimeout() time.Duration {
 // or neither of them after any other failure, which may pass. The error says at
 // which stage the exchange failed, and repeats no secret.
 func (m *SMTPMailer) Send(ctx context.Context, msg Message) error {
-	server, s, err := m.settings()
+	m.once.Do(func() { m.server, m.sender, m.mistake = m.settings() })
+	if m.mistake != nil {
+		return m.mistake
+	}
+	e, err := compose(msg, m.sender, time.Now())
 	if err != nil {
 		return err
 	}
-	e, err := compose(msg, s, time.Now())
-	if err != nil {
-		return err
-	}
-	err = m.client.Send(ctx, server, e)
+	err = m.client.Send(ctx, m.server, e)
 	var failure *smtp.Error
 	if !errors.As(err, &failure) {
 		return err
