@@ -163,6 +163,8 @@ func create(path string) error {
 // itself.
 const busyTimeout = 5000
 
+const maxIdleConns = 32 // of the host, each with 2 MB at most
+
 // maxJournal is what the journal keeps of its size, in bytes, after a long read
 // has made it grow.
 const maxJournal = 64 << 20
@@ -199,8 +201,11 @@ func (s *Store) openPools(path string) error {
 	s.db = bun.NewDB(pool(dsn(path, busyTimeout)), sqlitedialect.New())
 	s.writers = bun.NewDB(pool(dsn(path, 0)), sqlitedialect.New())
 	s.readers = pool(dsn(path, busyTimeout, "query_only(1)"))
+	// A connection costs as much to open as 20 look-ups, so those of a busy host
+	// stay open for a while.
+	s.db.SetMaxIdleConns(maxIdleConns)
+	s.db.SetConnMaxIdleTime(time.Minute)
 	n := max(4, runtime.GOMAXPROCS(0))
-	s.db.SetMaxIdleConns(n)
 	s.readers.SetMaxIdleConns(n)
 	s.readers.SetMaxOpenConns(n)
 	return nil
