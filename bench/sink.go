@@ -56,17 +56,22 @@ func (s *sink) addr() string { return s.listener.Addr().String() }
 
 func (s *sink) close() { s.listener.Close() }
 
-func (s *sink) serve(c net.Conn) {
-	defer c.Close()
+func (s *sink) serve(conn net.Conn) {
+	defer conn.Close()
+	c := bufio.NewWriter(conn)
+	defer c.Flush()
 	defer s.add(&s.open, -1)
 	if n := s.add(&s.open, 1); s.connections > 0 && n > s.connections {
 		fmt.Fprint(c, "421 4.7.0 too many connections\r\n")
 		return
 	}
-	r := bufio.NewReaderSize(c, 16<<10)
+	r := bufio.NewReaderSize(conn, 16<<10)
 	fmt.Fprint(c, "220 sink\r\n")
 	to := ""
 	for {
+		if r.Buffered() == 0 { // the client waits; else it has sent several commands
+			c.Flush()
+		}
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
@@ -77,7 +82,7 @@ func (s *sink) serve(c net.Conn) {
 			if s.logIn {
 				fmt.Fprint(c, "250-AUTH PLAIN\r\n")
 			}
-			fmt.Fprint(c, "250 8BITMIME\r\n")
+			fmt.Fprint(c, "250-PIPELINING\r\n250 8BITMIME\r\n")
 		case "AUTH":
 			s.add(&s.logIns, 1)
 			fmt.Fprint(c, "535 5.7.8 wrong password\r\n")
@@ -93,6 +98,7 @@ func (s *sink) serve(c net.Conn) {
 			fmt.Fprint(c, "250 ok\r\n")
 		case "DATA":
 			fmt.Fprint(c, "354 go on\r\n")
+			c.Flush()
 			for line != ".\r\n" {
 				if line, err = r.ReadString('\n'); err != nil {
 					return
