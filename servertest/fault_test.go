@@ -439,6 +439,9 @@ func swallowAnywhere(t *testing.T, h *host, op operation, answers bool) {
 		h.settled(t)
 		got := stock(t, h)
 		e.check(t, what, err, got)
+		if err == nil && !answers {
+			swallowed = false // nobody waited for it to arrive: MySQL's drivers close a statement like that
+		}
 		if swallowed == (err == nil) {
 			t.Errorf("%s: got error %v, and there was such a message: %v", what, err, swallowed)
 		}
