@@ -3,6 +3,7 @@ package servertest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -498,4 +499,84 @@ func TestSettleBesideRevoke(t *testing.T) {
 			cancel()
 		}
 	})
+}
+
+// An Issue that has waited sees what its predecessor did, and waits for its user
+// before it has anything else.
+func TestIssueWaits(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		public bool
+		// before is what somebody else does to the user "a" and mail 1, in SQL.
+		before func(s server) []string
+		want   error
+	}{
+		{"too many requests", false, func(s server) []string {
+			return []string{
+				"INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (''," + literal(s, "a") + ", 0, 0)",
+				fmt.Sprint("INSERT INTO reset_activations (realm, hash, request, user_id, expires) VALUES ('',", literal(s, "h"), ",", literal(s, "request of other"), ",", literal(s, "a"), ",", start.Add(time.Minute).UnixMilli(), ")"),
+			}
+		}, reset.ErrTooManyRequests},
+		{"too much mail", true, func(s server) []string {
+			return []string{
+				"INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (''," + literal(s, "a") + ", 0, 0)",
+				fmt.Sprint("INSERT INTO reset_history (realm, user_id, id, kind, bound, expires) VALUES ('',", literal(s, "a"), ",", literal(s, "i"), ",", literal(s, "public"), ",", start.UnixMilli(), ",", start.Add(48*time.Hour).UnixMilli(), ")"),
+			}
+		}, reset.ErrTooManyRequests},
+		{"lease lost", true, func(s server) []string {
+			return []string{"UPDATE reset_mails SET lease = " + literal(s, "another")}
+		}, reset.ErrGone},
+		{"nothing changed", true, func(s server) []string {
+			return []string{"UPDATE reset_mails SET attempts = attempts + 1"}
+		}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, s server) {
+				db := s.open(t, 6)
+				var failures failedQueries
+				store := newStore(t, db.WithQueryHook(&failures), storebun.Options{})
+				a := activation(1, "a")
+				m := mailFor(a)
+				if tt.public {
+					m.UserID = ""
+					if err := store.Enqueue(t.Context(), *m); err != nil {
+						t.Fatal(err)
+					}
+					mails, err := store.Lease(t.Context(), start, start.Add(time.Minute), 1)
+					if err != nil || len(mails) != 1 {
+						t.Fatalf("Lease: %d mails, %v", len(mails), err)
+					}
+					m = &mails[0]
+				}
+				other, err := db.BeginTx(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, query := range tt.before(s) {
+					mustExec(t, other, query)
+				}
+				issue := begin(func() error {
+					_, err := store.Issue(t.Context(), start, a, reset.Limits{MaxRequests: 1, MaxPerHour: 1}, m)
+					return err
+				})
+				issue.blocks(t, s, db, 1)
+				if err := other.Commit(); err != nil {
+					t.Fatal(err)
+				}
+				if <-issue.done; !errors.Is(issue.err, tt.want) {
+					t.Errorf("got %v, want %v", issue.err, tt.want)
+				}
+				if got := failures.Load(); got != 0 {
+					t.Errorf("%d statements failed", got)
+				}
+				want := 0
+				if tt.want == nil {
+					want = 1
+				}
+				if got := count(t, db, "SELECT COUNT(*) FROM reset_activations WHERE request <> "+literal(s, "request of other")); got != want {
+					t.Errorf("%d activations were added, want %d", got, want)
+				}
+			})
+		})
+	}
 }

@@ -20,7 +20,7 @@ func New(db *bun.DB) (sqlstore.Pool, error) {
 		return sqlstore.Pool{}, err
 	}
 	return sqlstore.Pool{
-		Conn:    sqlstore.On(db),
+		Conn:    on(db, db.DB),
 		Dialect: d,
 		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*sqlstore.Tx, error) { return begun(db.BeginTx(ctx, o)) },
 		Session: func(ctx context.Context) (*sqlstore.Session, error) {
@@ -37,7 +37,7 @@ func New(db *bun.DB) (sqlstore.Pool, error) {
 // Session returns a Session on a connection.
 func Session(conn bun.Conn) *sqlstore.Session {
 	return &sqlstore.Session{
-		Conn:    sqlstore.On(conn),
+		Conn:    on(conn, conn.Conn),
 		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*sqlstore.Tx, error) { return begun(conn.BeginTx(ctx, o)) },
 		Close:   conn.Close,
 		Raw:     conn.Conn,
@@ -48,12 +48,12 @@ func begun(tx bun.Tx, err error) (*sqlstore.Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sqlstore.NewTx(sqlstore.On(tx), tx, tx.Tx, tx.Commit, tx.Rollback), nil
+	return sqlstore.NewTx(on(tx, tx.Tx), tx, tx.Tx, tx.Commit, tx.Rollback), nil
 }
 
 // WithTx returns a context that carries tx.
 func WithTx(ctx context.Context, tx bun.Tx) context.Context {
-	return sqlstore.WithConn(ctx, tx, tx.Tx, func(*sqlstore.Dialect) sqlstore.Conn { return sqlstore.On(tx) })
+	return sqlstore.WithConn(ctx, tx, tx.Tx, func(*sqlstore.Dialect) sqlstore.Conn { return on(tx, tx.Tx) })
 }
 
 // DialectOf returns the dialect of a database.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Conn runs statements that have "?" for each argument.
@@ -80,9 +81,14 @@ func (n numbered) QueryContext(ctx context.Context, query string, args ...any) (
 	return n.q.QueryContext(ctx, Numbered(query), args...)
 }
 
+var numberedQueries sync.Map // by those with "?"
+
 // Numbered returns a statement of this package with "$1", "$2" and so on for its
 // arguments.
 func Numbered(query string) string {
+	if known, ok := numberedQueries.Load(query); ok {
+		return known.(string)
+	}
 	var b strings.Builder
 	n := 0
 	for part := range strings.SplitSeq(query, "?") {
@@ -91,6 +97,9 @@ func Numbered(query string) string {
 		}
 		b.WriteString(part)
 		n++
+	}
+	if n > 1 { // others are made once
+		numberedQueries.Store(query, b.String())
 	}
 	return b.String()
 }

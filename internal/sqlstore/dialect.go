@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"math/rand/v2"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -32,13 +33,17 @@ type Dialect struct {
 	// lock makes other transactions that lock the user wait for the end of
 	// this one. until is when the lock row may be purged at the earliest.
 	lock func(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error
-	// writeLock inserts a lock row, with the arguments realm, user and expires,
-	// or writes the row that is there already. It changes the row in any case:
-	// a cluster of several writable nodes replicates no write that leaves a row
-	// as it was, and so would not notice that two nodes lock the same user.
-	writeLock  string
-	forUpdate  string // follows a SELECT and locks its rows
-	skipLocked string // the same, without those that are locked
+	// writeLock inserts a lock row, with the arguments realm, user, expires and
+	// firstWritten, or writes the row that is there already. It changes the row
+	// in any case: a cluster of several writable nodes replicates no write that
+	// leaves a row as it was, and so would not notice that two nodes lock the
+	// same user.
+	writeLock string
+	// issueAtOnce is Issue in one statement, or nil. It reports false if it has
+	// changed nothing but the lock row, and Issue has to go step by step.
+	issueAtOnce func(ctx context.Context, s *Store, c Conn, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (bool, error)
+	forUpdate   string // follows a SELECT and locks its rows
+	skipLocked  string // the same, without those that are locked
 
 	// dueMails follows the columns in a SELECT of the first n mails that are
 	// due at now and have not expired, with the arguments realm, now, now and n.
@@ -109,10 +114,17 @@ func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.
 	if err := s.checkRealm(); err != nil {
 		return err
 	}
-	return exec(ctx, c, s.dialect.writeLock, s.realm, text(userID), until.UnixMilli())
+	return exec(ctx, c, s.dialect.writeLock, s.realm, text(userID), until.UnixMilli(), firstWritten())
 }
 
-const insertLock = `INSERT INTO reset_locks (realm, user_id, claim_until, expires) VALUES (?, ?, 0, ?)`
+const (
+	lockColumns = `INSERT INTO reset_locks (realm, user_id, claim_until, expires, written)`
+	insertLock  = lockColumns + ` VALUES (?, ?, 0, ?, ?)`
+)
+
+// firstWritten returns a random number, so that a lock row never repeats a value
+// of one that was there before it.
+func firstWritten() int64 { return rand.Int64N(1 << 62) }
 
 const onEntryConflict = ` ON CONFLICT (realm, user_id, id) DO UPDATE SET `
 

@@ -49,14 +49,20 @@ func (s *Store) record(ctx context.Context, c Conn, e entry, values ...value) er
 	if s.kept() <= 0 && e.bound.IsZero() {
 		return s.change(ctx, c, e, values)
 	}
+	insert, args, changes, again := s.recording(e, values)
+	return exec(ctx, c, insert+` VALUES `+list(len(args))+changes, append(args, again...)...)
+}
+
+// recording returns the parts of the statement that inserts an entry or sets
+// values of one that is there, and the arguments of either.
+func (s *Store) recording(e entry, values []value) (insert string, args []any, change string, again []any) {
 	var bound int64
 	if !e.bound.IsZero() {
 		bound = e.bound.UnixMilli()
 	}
 	columns := `realm, user_id, id, kind, bound, expires`
-	args := []any{e.realm, text(e.userID), e.id, text(string(e.kind)), bound, e.made.Add(max(s.kept(), day)).UnixMilli()}
+	args = []any{e.realm, text(e.userID), e.id, text(string(e.kind)), bound, e.made.Add(max(s.kept(), day)).UnixMilli()}
 	var changes []string
-	var again []any
 	for _, v := range values {
 		columns += ", " + v.column
 		args = append(args, v.value)
@@ -75,7 +81,7 @@ func (s *Store) record(ctx context.Context, c Conn, e entry, values ...value) er
 	if len(changes) == 0 {
 		changes = []string{"kind = reset_history.kind"}
 	}
-	return exec(ctx, c, `INSERT INTO reset_history (`+columns+`) VALUES `+list(len(args))+s.dialect.addEntry+strings.Join(changes, ", "), append(args, again...)...)
+	return `INSERT INTO reset_history (` + columns + `)`, args, s.dialect.addEntry + strings.Join(changes, ", "), again
 }
 
 // change sets values of an entry that may be there.
@@ -156,14 +162,18 @@ func (s *Store) note(ctx context.Context, c Conn, done ...reset.Settlement) erro
 	return nil
 }
 
-// noteIssued records an activation of the request with an id, for an attempt to
-// send m or, if m is nil, for a trusted caller.
-func (s *Store) noteIssued(ctx context.Context, c Conn, now time.Time, id reset.ID, a *reset.Activation, m *reset.Mail, public bool) error {
-	e := entry{realm: s.realm, userID: a.UserID, id: id[:], kind: reset.HistoryTrusted, made: now}
-	if public {
+// entryIssued returns the entry of an activation of the request with an id, for
+// an attempt to send m or, if m is nil, for a trusted caller. It returns nil if
+// nothing is to be recorded.
+func (s *Store) entryIssued(now time.Time, id reset.ID, a *reset.Activation, m *reset.Mail, public bool) (*entry, []value) {
+	e := &entry{realm: s.realm, userID: a.UserID, id: id[:], kind: reset.HistoryTrusted, made: now}
+	switch {
+	case m != nil && m.Lease == (reset.ID{}): // nobody attempts to send it yet
+		return nil, nil
+	case public:
 		e.kind, e.bound = reset.HistoryPublic, now
-	} else if s.kept() <= 0 {
-		return nil
+	case s.kept() <= 0:
+		return nil, nil
 	}
 	values := []value{set("ends", a.Expires.UnixMilli())}
 	if m != nil {
@@ -172,7 +182,7 @@ func (s *Store) noteIssued(ctx context.Context, c Conn, now time.Time, id reset.
 	if a.Request != id {
 		values = append(values, set("joined", a.Request[:]))
 	}
-	return s.record(ctx, c, e, values...)
+	return e, values
 }
 
 // An ending is what ends the requests of a user.

@@ -10,17 +10,25 @@ import (
 	"github.com/gopassreset/reset"
 )
 
-func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits, m *reset.Mail) error {
+func (s *Store) checkIssue(a reset.Activation, limits reset.Limits, m *reset.Mail) error {
 	if limits.MaxRequests < 1 {
 		return fmt.Errorf("at most %d requests", limits.MaxRequests)
 	}
-	if err := cmp.Or(s.checkRealm(), checkUserID(a.UserID), checkText(a.Email)); err != nil {
-		return err
+	err := cmp.Or(s.checkRealm(), checkUserID(a.UserID), checkText(a.Email))
+	if err == nil && m != nil && !isLeased(m) {
+		err = s.checkMail(*m)
 	}
+	return err
+}
+
+// isLeased reports whether m is a mail that Lease has returned.
+func isLeased(m *reset.Mail) bool { return m != nil && !m.WasDue.IsZero() }
+
+func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits, m *reset.Mail) error {
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {
 		return err
 	}
-	leased, public := m != nil && !m.WasDue.IsZero(), false
+	leased, public := isLeased(m), false
 	if leased {
 		var err error
 		if public, err = s.hold(ctx, c, *m, a.UserID); err != nil {
@@ -36,9 +44,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if err := s.checkCap(ctx, c, now, a, limits); err != nil {
 		return err
 	}
-	err := exec(ctx, c,
-		`INSERT INTO reset_activations (realm, hash, request, user_id, email, expires) VALUES (?, ?, ?, ?, ?, ?)`,
-		s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli())
+	err := exec(ctx, c, insertActivation+` VALUES (?, ?, ?, ?, ?, ?)`, s.activationArgs(*a)...)
 	if err != nil {
 		return err
 	}
@@ -48,14 +54,20 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	case m != nil:
 		err = s.insertMail(ctx, c, *m)
-		if m.Lease == (reset.ID{}) {
-			return err // nobody attempts to send it yet
-		}
 	}
 	if err != nil {
 		return err
 	}
-	return s.noteIssued(ctx, c, now, id, a, m, public)
+	if e, values := s.entryIssued(now, id, a, m, public); e != nil {
+		err = s.record(ctx, c, *e, values...)
+	}
+	return err
+}
+
+const insertActivation = `INSERT INTO reset_activations (realm, hash, request, user_id, email, expires)`
+
+func (s *Store) activationArgs(a reset.Activation) []any {
+	return []any{s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli()}
 }
 
 // hold locks m and reports whether it is a public request. It returns ErrGone if

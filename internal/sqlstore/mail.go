@@ -12,18 +12,27 @@ import (
 )
 
 func (s *Store) insertMail(ctx context.Context, c Conn, m reset.Mail) error {
+	if err := s.checkMail(m); err != nil {
+		return err
+	}
+	args := s.mailArgs(m)
+	return exec(ctx, c, insertMail+` VALUES `+list(len(args)), args...)
+}
+
+func (s *Store) checkMail(m reset.Mail) error {
 	if m.UserID != "" {
 		if err := checkUserID(m.UserID); err != nil {
 			return err
 		}
 	}
-	if err := cmp.Or(s.checkRealm(), checkText(m.Email, m.Name, m.Locale)); err != nil {
-		return err
-	}
-	return exec(ctx, c,
-		`INSERT INTO reset_mails (realm, id, kind, user_id, email, name, locale, class, due, expires, attempts, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		s.realm, m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
-		m.Class, m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease))
+	return cmp.Or(s.checkRealm(), checkText(m.Email, m.Name, m.Locale))
+}
+
+const insertMail = `INSERT INTO reset_mails (realm, id, kind, user_id, email, name, locale, class, due, expires, attempts, lease)`
+
+func (s *Store) mailArgs(m reset.Mail) []any {
+	return []any{s.realm, m.ID[:], text(string(m.Kind)), text(m.UserID), text(m.Email), text(m.Name), text(m.Locale),
+		m.Class, m.Due.UnixMilli(), m.Expires.UnixMilli(), m.Attempts, orNULL(m.Lease)}
 }
 
 // dueIDs returns the ids of the first n mails that are due or, unless these are

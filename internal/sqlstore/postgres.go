@@ -16,7 +16,8 @@ var PostgreSQL = &Dialect{
 	commit:       commitInTime,
 	busy:         postgresBusy,
 	lock:         lockByRow,
-	writeLock:    insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
+	writeLock:    insertLock + lockAgain,
+	issueAtOnce:  issueAtOnce,
 	forUpdate:    ` FOR UPDATE`,
 	skipLocked:   ` FOR UPDATE SKIP LOCKED`,
 	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
@@ -39,6 +40,9 @@ var PostgreSQL = &Dialect{
 	probePool:    probePooler,
 	probe:        func(context.Context, *Store, Conn) error { return nil },
 }
+
+// lockAgain keeps the row as long as what is issued under it, for issueAtOnce.
+const lockAgain = ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1, expires = greatest(reset_locks.expires, excluded.expires)`
 
 // postgresBusy takes a timeout that is set in the server for a lost race. That
 // the caller has cancelled a statement has the same SQLSTATE as its timeout;

@@ -69,16 +69,29 @@ func (s *Store) Enqueue(ctx context.Context, m reset.Mail) error {
 
 // Issue implements reset.Store.
 func (s *Store) Issue(ctx context.Context, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (reset.Activation, error) {
+	if err := s.checkIssue(a, limits, m); err != nil {
+		return reset.Activation{}, err
+	}
+	if s.dialect.issueAtOnce != nil {
+		if done, err := s.issueAtOnce(ctx, now, a, limits, m); done || err != nil {
+			return orNone(a, err)
+		}
+	}
 	var issued reset.Activation
 	err := s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
 		issued = a
 		return s.issue(ctx, c, now, &issued, limits, m)
 	})
+	return orNone(issued, err)
+}
+
+// orNone returns a as it was stored, unless that failed.
+func orNone(a reset.Activation, err error) (reset.Activation, error) {
 	if err != nil {
 		return reset.Activation{}, err
 	}
-	issued.Expires = fromMillis(issued.Expires.UnixMilli())
-	return issued, nil
+	a.Expires = fromMillis(a.Expires.UnixMilli())
+	return a, nil
 }
 
 // Find implements reset.Store.
