@@ -26,7 +26,7 @@ const (
 	drainTimeout  = 10 * time.Second // what exchanges have once Run is to end
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
-	purgeBatch    = 1000
+	purgeBatch    = 200
 	purgeMargin   = 24 * time.Hour
 	doubtPause    = 10 * time.Second // of leasing, where the clock makes mail too old
 	settleTries   = 3
@@ -971,7 +971,7 @@ func (d *delivery) purgeAll(ctx context.Context) {
 }
 
 // purge leaves expired records for a day: a clock that is ahead would otherwise
-// remove what others still need.
+// remove what others still need. It takes at most half of the store's time.
 func (d *delivery) purge(ctx context.Context) error {
 	now := d.clock.now(ctx)
 	d.mu.Lock()
@@ -987,7 +987,7 @@ func (d *delivery) purge(ctx context.Context) error {
 		}
 	}()
 	for n := purgeBatch; n == purgeBatch; {
-		mails := 0
+		began, mails := time.Now(), 0
 		err := d.cfg.Observe.run(ctx, "purge", func(ctx context.Context) (err error) {
 			n, mails, err = d.cfg.Store.Purge(ctx, now.Add(-purgeMargin), purgeBatch)
 			return err
@@ -996,6 +996,11 @@ func (d *delivery) purge(ctx context.Context) error {
 			return wrap("purge", err)
 		}
 		unsent += mails
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Since(began)):
+		}
 	}
 	return nil
 }

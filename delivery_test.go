@@ -872,6 +872,27 @@ func TestPurgesAll(t *testing.T) {
 	})
 }
 
+// However much has expired, purging leaves half of the time to others.
+func TestPurgeRests(t *testing.T) {
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+		for range 2500 {
+			f.forgot(ann.Email)
+		}
+		pass(25*time.Hour + 2*time.Second)
+		f.store.Before = func(_ context.Context, method string) error {
+			if method == "Purge" {
+				<-time.After(time.Second)
+			}
+			return nil
+		}
+		f.begin()
+		pass(19500 * time.Millisecond)
+		if n := f.store.Calls("Purge"); n != 10 {
+			t.Errorf("in 19.5 s Purge, which takes a second, was called %d times, want 10", n)
+		}
+	})
+}
+
 // A notification makes Run look at the queue. A public request, which is due
 // later, does not: a flood of them would make Run do little else.
 func TestWhatWakesRun(t *testing.T) {
