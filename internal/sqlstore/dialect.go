@@ -45,6 +45,8 @@ type Dialect struct {
 	forUpdate   string // follows a SELECT and locks its rows
 	skipLocked  string // the same, without those that are locked
 
+	asksInTurn bool // a SELECT for each question is faster than one for all
+
 	// dueMails follows the columns in a SELECT of the first n mails that are
 	// due at now and have not expired, with the arguments realm, now, now and n.
 	// Of expired mails, of which there are many after an outage, it reads no

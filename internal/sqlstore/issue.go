@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -28,23 +29,25 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {
 		return err
 	}
-	leased, public := isLeased(m), false
-	if leased {
-		var err error
-		if public, err = s.hold(ctx, c, *m, a.UserID); err != nil {
-			return err
-		}
+	leased := isLeased(m)
+	st, err := s.standing(ctx, c, now, a, m)
+	if err != nil {
+		return err
+	}
+	public := leased && st.public
+	if leased && !st.held {
+		return reset.ErrGone
 	}
 	if public {
-		if err := s.checkBudget(ctx, c, now, a.UserID, limits); err != nil {
+		if err := st.checkBudget(now, limits); err != nil {
 			return err
 		}
 	}
 	id := a.Request // a may join another
-	if err := s.checkCap(ctx, c, now, a, limits); err != nil {
+	if err := st.checkCap(now, a, limits); err != nil {
 		return err
 	}
-	err := exec(ctx, c, insertActivation+` VALUES (?, ?, ?, ?, ?, ?)`, s.activationArgs(*a)...)
+	err = exec(ctx, c, insertActivation+` VALUES (?, ?, ?, ?, ?, ?)`, s.activationArgs(*a)...)
 	if err != nil {
 		return err
 	}
@@ -70,51 +73,110 @@ func (s *Store) activationArgs(a reset.Activation) []any {
 	return []any{s.realm, a.Hash[:], a.Request[:], text(a.UserID), text(a.Email), a.Expires.UnixMilli()}
 }
 
-// hold locks m and reports whether it is a public request. It returns ErrGone if
-// m is not under its lease any more or is another user's. The count of an UPDATE
-// would not do: MySQL leaves out rows whose values stay the same.
-func (s *Store) hold(ctx context.Context, c Conn, m reset.Mail, userID string) (public bool, err error) {
-	held := false
-	err = each(ctx, c, func(r Row) error {
-		var user []byte
-		err := r.Scan(&user)
-		held, public = true, user == nil
-		return err
-	}, `SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`+s.dialect.forUpdate,
-		s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), text(userID))
-	if err == nil && !held {
-		return false, reset.ErrGone
+// A standing is what decides whether a user may get another activation.
+type standing struct {
+	// held says that the mail is under its lease and not another user's, and
+	// public that it is a public request.
+	held, public bool
+	sent         []int64           // when mail for public requests was, the latest first
+	quiet        int64             // there is none until then
+	ends         []int64           // of the requests that count, in order
+	joins        bool              // there is an activation of the same request
+	last         *reset.Activation // of the live request that expires last
+}
+
+// The rows of a standing, by their first column.
+const (
+	selectHeld = `SELECT 0, user_id, 0, 0 FROM (SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`
+	selectSent = `SELECT 1, NULL, bound, 0 FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?
+		UNION ALL SELECT 2, NULL, quiet_until, 0 FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ?`
+	// Claimed activations count, since they may be given back.
+	selectRequests = `SELECT 3, request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
+		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request`
+)
+
+// standing returns that of a's user. If m is leased, standing locks m, and asks
+// for the budget as well. The count of an UPDATE would not do instead: MySQL
+// leaves out rows whose values stay the same.
+func (s *Store) standing(ctx context.Context, c Conn, now time.Time, a *reset.Activation, m *reset.Mail) (st standing, err error) {
+	user, ms := text(a.UserID), now.UnixMilli()
+	questions := []question{{selectRequests, []any{s.realm, user, ms, s.realm, user, ms}}}
+	if isLeased(m) {
+		questions = append([]question{
+			{selectHeld + s.dialect.forUpdate + `) AS mail`, []any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
+			{selectSent, []any{s.realm, user, now.Add(-day).UnixMilli(), s.realm, user, ms}},
+		}, questions...)
 	}
-	return public, err
+	err = s.ask(ctx, c, func(r Row) error {
+		var row, live int
+		var id []byte
+		var at int64
+		if err := r.Scan(&row, &id, &at, &live); err != nil {
+			return err
+		}
+		switch row {
+		case 0:
+			st.held, st.public = true, id == nil
+		case 1:
+			st.sent = append(st.sent, at)
+		case 2:
+			st.quiet = at
+		default:
+			st.ends = append(st.ends, at)
+			st.joins = st.joins || live == 1 && bytes.Equal(id, a.Request[:])
+			if a := (reset.Activation{Request: reset.ID(id), Expires: fromMillis(at)}); live == 1 && (st.last == nil || expiresLater(a, *st.last)) {
+				st.last = &a
+			}
+		}
+		return nil
+	}, questions)
+	slices.SortFunc(st.sent, func(a, b int64) int { return cmp.Compare(b, a) })
+	slices.Sort(st.ends)
+	return st, err
+}
+
+// expiresLater reports whether a expires after b, or at the same time and is
+// the later request.
+func expiresLater(a, b reset.Activation) bool {
+	return cmp.Or(a.Expires.Compare(b.Expires), bytes.Compare(a.Request[:], b.Request[:])) > 0
+}
+
+// A question is a SELECT with its arguments.
+type question struct {
+	query string
+	args  []any
+}
+
+// ask asks questions together, which saves round trips, or in turn, which is
+// faster where there are none.
+func (s *Store) ask(ctx context.Context, c Conn, f func(Row) error, questions []question) error {
+	if s.dialect.asksInTurn {
+		for _, q := range questions {
+			if err := each(ctx, c, f, q.query, q.args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	all := questions[0]
+	for _, q := range questions[1:] {
+		all.query += ` UNION ALL ` + q.query
+		all.args = slices.Concat(all.args, q.args)
+	}
+	return each(ctx, c, f, all.query, all.args...)
 }
 
 const day = 24 * time.Hour
 
 // checkBudget returns a *LimitError if the user may get no mail for a public
 // request now.
-func (s *Store) checkBudget(ctx context.Context, c Conn, now time.Time, userID string, limits reset.Limits) error {
-	var sent []int64 // the latest first
-	var free int64   // when the next one is allowed
-	err := each(ctx, c, func(r Row) error {
-		var at, quiet int64
-		err := r.Scan(&at, &quiet)
-		if quiet > 0 {
-			free = quiet
-		} else {
-			sent = append(sent, at)
-		}
-		return err
-	}, `SELECT bound, 0 FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?
-		UNION ALL SELECT 0, quiet_until FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ? ORDER BY 1 DESC`,
-		s.realm, text(userID), now.Add(-day).UnixMilli(), s.realm, text(userID), now.UnixMilli())
-	if err != nil {
-		return err
+func (st standing) checkBudget(now time.Time, limits reset.Limits) error {
+	free := st.quiet // when the next one is allowed
+	if n := limits.MaxPerHour; n > 0 && len(st.sent) >= n {
+		free = max(free, st.sent[n-1]+time.Hour.Milliseconds())
 	}
-	if n := limits.MaxPerHour; n > 0 && len(sent) >= n {
-		free = max(free, sent[n-1]+time.Hour.Milliseconds())
-	}
-	if n := limits.MaxPerDay; n > 0 && len(sent) >= n {
-		free = max(free, sent[n-1]+day.Milliseconds())
+	if n := limits.MaxPerDay; n > 0 && len(st.sent) >= n {
+		free = max(free, st.sent[n-1]+day.Milliseconds())
 	}
 	return limitUntil(free, now)
 }
@@ -128,36 +190,17 @@ func limitUntil(free int64, now time.Time) error {
 }
 
 // checkCap returns a *LimitError if a would be one request too many, unless it
-// can join another. Claimed activations count, since they may be given back.
-func (s *Store) checkCap(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits) error {
-	var ends []int64 // of the requests that count, in order
-	joins := false
-	var last *reset.Activation // of the live request that expires last
-	err := each(ctx, c, func(r Row) error {
-		var request []byte
-		var expires int64
-		var live int // 1 if it is
-		if err := r.Scan(&request, &expires, &live); err != nil {
-			return err
-		}
-		ends = append(ends, expires)
-		joins = joins || live == 1 && bytes.Equal(request, a.Request[:])
-		if live == 1 {
-			last = &reset.Activation{Request: reset.ID(request), Expires: fromMillis(expires)}
-		}
+// can join another.
+func (st standing) checkCap(now time.Time, a *reset.Activation, limits reset.Limits) error {
+	if st.joins || len(st.ends) < limits.MaxRequests {
 		return nil
-	}, `SELECT request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
-		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request ORDER BY 2, 1`,
-		s.realm, text(a.UserID), now.UnixMilli(), s.realm, text(a.UserID), now.UnixMilli())
-	if err != nil || joins || len(ends) < limits.MaxRequests {
-		return err
 	}
-	if limits.Join && last != nil {
-		a.Request, a.Expires = last.Request, last.Expires
+	if limits.Join && st.last != nil {
+		a.Request, a.Expires = st.last.Request, st.last.Expires
 		return nil
 	}
 	// One more fits when as many have expired as there are too many.
-	return limitUntil(ends[len(ends)-limits.MaxRequests], now)
+	return limitUntil(st.ends[len(st.ends)-limits.MaxRequests], now)
 }
 
 func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (reset.Activation, error) {
