@@ -3,7 +3,9 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"math/bits"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -33,12 +35,11 @@ type Dialect struct {
 	// lock makes other transactions that lock the user wait for the end of
 	// this one. until is when the lock row may be purged at the earliest.
 	lock func(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error
-	// writeLock inserts a lock row, with the arguments realm, user, expires and
-	// firstWritten, or writes the row that is there already. It changes the row
-	// in any case: a cluster of several writable nodes replicates no write that
-	// leaves a row as it was, and so would not notice that two nodes lock the
-	// same user.
-	writeLock string
+	// lockAgain follows the INSERT of a lock row, and writes the row that is there
+	// already. It changes the row in any case: a cluster of several writable nodes
+	// replicates no write that leaves a row as it was, and so would not notice
+	// that two nodes lock the same user.
+	lockAgain string
 	// issueAtOnce is Issue in one statement, or nil. It reports false if it has
 	// changed nothing but the lock row, and Issue has to go step by step.
 	issueAtOnce func(ctx context.Context, s *Store, c Conn, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (bool, error)
@@ -113,16 +114,31 @@ func anyError(err error, f func(error) bool) bool {
 // written keeps the cap at every isolation level, while SELECT ... FOR UPDATE
 // can't lock the rows that are not there yet.
 func lockByRow(ctx context.Context, s *Store, c Conn, userID string, until time.Time) error {
+	return s.lockAll(ctx, c, until, userID)
+}
+
+// lockAll locks users in order, with a power of two in each statement, so that
+// there are few different ones to prepare.
+func (s *Store) lockAll(ctx context.Context, c Conn, until time.Time, users ...string) error {
 	if err := s.checkRealm(); err != nil {
 		return err
 	}
-	return exec(ctx, c, s.dialect.writeLock, s.realm, text(userID), until.UnixMilli(), firstWritten())
+	for len(users) > 0 {
+		n := 1 << (bits.Len(uint(len(users))) - 1)
+		var args []any
+		for _, user := range users[:n] {
+			args = append(args, s.realm, text(user), until.UnixMilli(), firstWritten())
+		}
+		err := exec(ctx, c, lockColumns+` VALUES (?, ?, 0, ?, ?)`+strings.Repeat(`, (?, ?, 0, ?, ?)`, n-1)+s.dialect.lockAgain, args...)
+		if err != nil {
+			return err
+		}
+		users = users[n:]
+	}
+	return nil
 }
 
-const (
-	lockColumns = `INSERT INTO reset_locks (realm, user_id, claim_until, expires, written)`
-	insertLock  = lockColumns + ` VALUES (?, ?, 0, ?, ?)`
-)
+const lockColumns = `INSERT INTO reset_locks (realm, user_id, claim_until, expires, written)`
 
 // firstWritten returns a random number, so that a lock row never repeats a value
 // of one that was there before it.

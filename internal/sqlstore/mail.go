@@ -179,22 +179,33 @@ func byMail(a, b reset.Settlement) int { return bytes.Compare(a.Mail[:], b.Mail[
 // settleLocked locks the users first, in order: nobody who removes a user's
 // mails then holds one of these and waits for another.
 func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error {
-	users := make(map[string]bool)
+	users, leased := make(map[string]bool), make(map[[2]reset.ID]bool)
+	var ids []any
 	for _, d := range done {
-		user, err := s.userOf(ctx, c, d)
-		if err != nil {
-			return err
-		}
-		users[string(user)] = true
+		leased[[2]reset.ID{d.Mail, d.Lease}] = true
+		ids = append(ids, d.Mail[:])
 		if hasNote(d) {
 			users[d.Note.UserID] = true
 		}
 	}
-	delete(users, "") // of public requests
-	for _, user := range slices.Sorted(maps.Keys(users)) {
-		if err := s.lock(ctx, c, user, time.UnixMilli(0)); err != nil {
-			return err
+	ids = padded(ids)
+	err := each(ctx, c, func(r Row) error {
+		var id, user, lease []byte
+		err := r.Scan(&id, &user, &lease)
+		var key [2]reset.ID
+		copy(key[0][:], id)
+		copy(key[1][:], lease)
+		if leased[key] {
+			users[string(user)] = true
 		}
+		return err
+	}, `SELECT id, user_id, lease FROM reset_mails WHERE realm = ? AND id IN `+list(len(ids)), append([]any{s.realm}, ids...)...)
+	if err != nil {
+		return err
+	}
+	delete(users, "") // of public requests
+	if err := s.lockAll(ctx, c, time.UnixMilli(0), slices.Sorted(maps.Keys(users))...); err != nil {
+		return err
 	}
 	return settleEach(ctx, s, c, done)
 }

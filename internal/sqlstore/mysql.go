@@ -42,7 +42,7 @@ var MySQL = &Dialect{
 	commit:     commitInTime,
 	busy:       mysqlBusy,
 	lock:       lockByRow,
-	writeLock:  insertLock + ` ON DUPLICATE KEY UPDATE written = written + 1`,
+	lockAgain:  ` ON DUPLICATE KEY UPDATE written = written + 1`,
 	forUpdate:  ` FOR UPDATE`,
 	skipLocked: ` FOR UPDATE SKIP LOCKED`,
 	// Through another index it would lock every mail that is due, and hide them from other processes.

@@ -16,7 +16,7 @@ var PostgreSQL = &Dialect{
 	commit:       commitInTime,
 	busy:         postgresBusy,
 	lock:         lockByRow,
-	writeLock:    insertLock + lockAgain,
+	lockAgain:    lockAgain,
 	issueAtOnce:  issueAtOnce,
 	forUpdate:    ` FOR UPDATE`,
 	skipLocked:   ` FOR UPDATE SKIP LOCKED`,

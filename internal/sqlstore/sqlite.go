@@ -21,7 +21,7 @@ var SQLite = &Dialect{
 	commit:       commitSQLite,
 	busy:         sqliteBusy,
 	lock:         func(context.Context, *Store, Conn, string, time.Time) error { return nil },
-	writeLock:    insertLock + ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
+	lockAgain:    ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	asksInTurn:   true,
 	leaseByKey:   true,
 	byUser:       plainTable,
