@@ -34,7 +34,8 @@ const (
 	jitterPercent = 30
 	maxBatch      = 256                   // mails leased at a time
 	maxLookUps    = 16                    // at a time
-	readyTime     = 50 * time.Millisecond // how long a mail should wait for an exchange at most
+	maxRetired    = 1000                  // public requests removed at a time
+	readyTime     = 50 * time.Millisecond // how long mail should wait for an exchange at most
 	maxOrderWait  = 100 * time.Millisecond
 	maxWait       = time.Minute
 )
@@ -122,8 +123,10 @@ type delivery struct {
 
 	mu          sync.Mutex
 	ended       bool             // nothing may be reserved any more
-	batch       int              // how many mails to hold that are not being sent
+	batch       int              // how many mails to lease at a time
+	ahead       int              // how many more, since the mail server is faster than the store
 	more        bool             // the latest lease was as large as it could be
+	preparing   bool             // the latest batch, which goes before the next one
 	resolving   int              // jobs that are being prepared
 	exchanges   int              // jobs that are being sent
 	ready       []job            // jobs to be sent
@@ -143,6 +146,9 @@ type job struct {
 	readyAt    time.Time
 	until      time.Time
 }
+
+// isLate reports whether a job has waited long for an exchange.
+func (j job) isLate() bool { return time.Since(j.readyAt) > readyTime }
 
 // reserve returns an exchange for a mail that is about to be queued, or nil if it
 // would have to wait. It is given back if the mail takes too long to be queued:
@@ -172,7 +178,7 @@ func (d *delivery) reserve() exchange {
 		default:
 			defer d.running.Done()
 			d.running.Go(func() {
-				d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation, expires: q.mail.Expires}, t)
+				d.sendJob(job{mails: []Mail{q.mail}, user: q.user, activation: q.activation, expires: q.mail.Expires, readyAt: time.Now()}, t)
 			})
 		}
 	}
@@ -221,10 +227,8 @@ func (d *delivery) startExchanges(now time.Time) (wait time.Duration) {
 	jobs := d.takeReady(len(turns))
 	d.mu.Lock()
 	d.exchanges += len(jobs)
-	for _, j := range jobs {
-		if now.Sub(j.readyAt) > readyTime {
-			d.batch = max(d.cfg.Workers, d.batch-1)
-		}
+	if slices.ContainsFunc(jobs, job.isLate) {
+		d.ahead = 0
 	}
 	d.mu.Unlock()
 	for i, j := range jobs {
@@ -247,6 +251,10 @@ func (d *delivery) sendJob(j job, t turn) {
 			d.retry(d.work, j.mails, d.events.panicked(d.work, p))
 		}
 	}()
+	// What was issued some time ago may have been revoked, or its lease lost.
+	if j.mails[0].Kind == MailReset && (j.activation == "" || j.isLate()) && !d.activate(&j) {
+		return
+	}
 	d.exchange(d.work, j, end)
 }
 
@@ -255,7 +263,7 @@ func (d *delivery) endTurn(t turn, o outcome, err error) {
 	d.mu.Lock()
 	d.exchanges--
 	if len(d.ready) == 0 && d.more { // the exchange stands idle
-		d.batch = min(d.batch+1, maxBatch)
+		d.ahead = min(d.ahead+1, maxBatch)
 	}
 	d.mu.Unlock()
 	d.signal()
@@ -266,12 +274,13 @@ func (d *delivery) endTurn(t turn, o outcome, err error) {
 // how long to ask again.
 func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	d.mu.Lock()
-	batch, held, paused := d.batch, len(d.ready)+d.resolving, d.pausedUntil.Sub(now)
+	batch := max(d.cfg.Workers, min(d.batch+d.ahead, maxBatch))
+	held, most, preparing, paused := len(d.ready)+d.resolving, d.cfg.Workers+d.ahead, d.preparing, d.pausedUntil.Sub(now)
 	d.mu.Unlock()
 	if paused > 0 {
 		return 0, paused
 	}
-	if held > batch/2 {
+	if preparing || held > most/2 {
 		return 0, maxWait // until some of them are retired or sent
 	}
 	switch n, wait = d.breaker.allows(now); {
@@ -280,7 +289,7 @@ func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	case n <= held:
 		return 0, maxWait
 	}
-	return min(n, batch) - held, 0
+	return max(1, min(n, batch)-held), 0
 }
 
 // stale takes the ready jobs whose leases have run for too long to be sent.
@@ -292,6 +301,7 @@ func (d *delivery) stale(now time.Time) (old []job) {
 			return false
 		}
 		old = append(old, j)
+		d.ahead = 0
 		return true
 	})
 	return old
@@ -340,7 +350,7 @@ func (d *delivery) leaseBatch(n int) {
 	}
 	jobs := group(mails)
 	d.mu.Lock()
-	d.more = len(mails) == n
+	d.more, d.preparing = len(mails) == n, true
 	d.resolving += len(jobs)
 	d.mu.Unlock()
 	d.running.Go(func() { d.resolve(jobs, now.Add(leaseTime/2)) })
@@ -373,20 +383,27 @@ func (d *delivery) resolve(jobs []job, until time.Time) {
 	for _, r := range first {
 		d.resolved(jobs[r.i], r.ready)
 	}
+	d.mu.Lock()
+	d.preparing = false
+	d.mu.Unlock()
+	d.signal()
 	for range len(jobs) - len(first) {
 		r := <-results
 		d.resolved(jobs[r.i], r.ready)
 	}
 }
 
-// resolved makes a job ready, unless nobody will send it. Those that nobody will
-// send are leased by the hundred.
+// resolved makes a job ready, unless nobody will send it. It adapts how many
+// mails are leased at a time: those that have no user are retired by the
+// hundred, and those that wait for the mail server are left to other processes.
 func (d *delivery) resolved(j job, ready bool) {
 	j.readyAt = time.Now()
 	d.mu.Lock()
 	d.resolving--
-	if !ready {
-		d.batch = min(d.batch+1, maxBatch)
+	if ready {
+		d.batch = max(d.cfg.Workers, d.batch-1)
+	} else {
+		d.batch = min(d.batch+1, max(d.cfg.Workers, maxBatch))
 	}
 	ended := d.stop.Err() != nil
 	if ready && !ended {
@@ -424,7 +441,10 @@ func (d *delivery) prepare(j *job) (ready bool) {
 	if !d.findUser(j) {
 		return false
 	}
-	return d.activate(j)
+	d.mu.Lock()
+	soon := d.ahead > 0
+	d.mu.Unlock()
+	return !soon || d.activate(j) // else with the exchange, which may begin much later
 }
 
 // findUser looks the user of a job up, and reports whether there is one.
@@ -448,6 +468,10 @@ func (d *delivery) activate(j *job) bool {
 	d.issues <- struct{}{}
 	defer func() { <-d.issues }()
 	ctx := d.work
+	if d.stop.Err() != nil {
+		d.settle(ctx, unspent(j.mails))
+		return false
+	}
 	m, others := &j.mails[0], j.mails[1:]
 	var err error
 	j.activation, j.expires, err = d.issue(ctx, m, j.user)
@@ -501,8 +525,9 @@ func (d *delivery) retire(mails []Mail) {
 	d.mu.Unlock()
 	for first {
 		d.mu.Lock()
-		done := d.retired
-		d.retired = nil
+		n := min(len(d.retired), maxRetired)
+		done := slices.Clone(d.retired[:n])
+		d.retired = slices.Delete(d.retired, 0, n)
 		d.retiring = len(done) > 0
 		d.mu.Unlock()
 		if len(done) == 0 {

@@ -745,6 +745,56 @@ func TestLeaseLost(t *testing.T) {
 	})
 }
 
+// An activation that was issued ahead of its exchange may have lost its lease, or
+// its user have revoked it, when the exchange begins.
+func TestLostWhileReady(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lose func(*fixture) error
+	}{
+		{"lease", func(f *fixture) error { // to a worker whose clock is ahead
+			later := time.Now().Add(70 * time.Second)
+			_, err := f.store.Store.Lease(f.t.Context(), later, later.Add(time.Hour), 10)
+			return err
+		}},
+		{"request", func(f *fixture) error { return f.Revoke(f.t.Context(), ann.ID) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(c *reset.Config) { c.Workers = 1 }, func(t *testing.T, f *fixture) {
+				const before = 50
+				f.mailer.do = func(_ context.Context, _ int, m reset.Message) error {
+					if m.To == bob.Email {
+						<-time.After(20 * time.Second)
+					}
+					return nil
+				}
+				f.store.Before = func(_ context.Context, method string) error {
+					if method == "Lease" { // slower than the mailer: Run works ahead
+						<-time.After(10 * time.Millisecond)
+					}
+					return nil
+				}
+				f.notifications(before)
+				f.begin()
+				pass(time.Minute)
+				f.request(bob.Email)
+				pass(time.Second)
+				issued := f.store.Calls("Issue")
+				f.request(ann.Email)
+				pass(3 * time.Second)
+				if f.store.Calls("Issue") < issued+2 { // one was for the caller
+					t.Fatal("nothing was issued ahead")
+				}
+				if err := tt.lose(f); err != nil {
+					t.Fatal(err)
+				}
+				pass(30 * time.Second)
+				f.wantSent(before + 1)
+			})
+		})
+	}
+}
+
 // Of public requests that were leased together, those whose lease is still held
 // are mailed although the first has lost its own.
 func TestLeaseOfFirstLost(t *testing.T) {
