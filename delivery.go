@@ -104,10 +104,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // A delivery is one call of Run. Its mail goes through three stages: it is
 // leased in batches; users are looked up, which retires the public requests
-// that have none, and the activations of the rest are issued; and that is sent,
-// as many at a time as Config.Workers and the breaker allow. So the mail server
-// never delays a look-up, nor how soon the next mail is leased, until
-// Config.Workers exchanges wait for it.
+// that have none; and the rest is sent, as many at a time as Config.Workers and
+// the breaker allow. So the mail server never delays a look-up, nor how soon
+// the next mail is leased, until Config.Workers exchanges wait for it. While it
+// is faster than the store, activations are issued before an exchange is free.
 type delivery struct {
 	*Service
 	stop    context.Context // ends when Run is to end
@@ -124,7 +124,7 @@ type delivery struct {
 	mu          sync.Mutex
 	ended       bool             // nothing may be reserved any more
 	batch       int              // how many mails to lease at a time
-	ahead       int              // how many more, since the mail server is faster than the store
+	ahead       int              // how many more, while the mail server is faster than the store
 	more        bool             // the latest lease was as large as it could be
 	preparing   bool             // the latest batch, which goes before the next one
 	resolving   int              // jobs that are being prepared
