@@ -27,9 +27,9 @@ func Probe(ctx context.Context, s *Store) error {
 
 var errProbed = errors.New("probed, to be undone")
 
-// probeBytes checks that bytes survive the way to the server and back. They do
-// not with PostgreSQL's standard_conforming_strings off, and with some drivers
-// and bytea_output = escape.
+// probeBytes checks that bytes survive the way to the server and back. With some
+// drivers they do not if PostgreSQL's standard_conforming_strings is off or its
+// bytea_output escape.
 func probeBytes(ctx context.Context, c Conn, d *Dialect) error {
 	want := []byte("'\\\x00\x1a\xff?\"x")
 	var got []byte
