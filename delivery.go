@@ -463,7 +463,7 @@ func (d *delivery) findUser(j *job) bool {
 }
 
 // activate issues the activation of a job, for one link that answers all its
-// public requests, and reports whether that is to be mailed.
+// public requests, and reports whether there is one to mail.
 func (d *delivery) activate(j *job) bool {
 	d.issues <- struct{}{}
 	defer func() { <-d.issues }()
@@ -611,7 +611,7 @@ func (d *delivery) unsent(ctx context.Context, job []Mail) (rest []Mail) {
 // leastLeft is how long a link must live to be mailed.
 func (s *Service) leastLeft() time.Duration { return min(5*time.Minute, s.cfg.TTL/2) }
 
-// message returns what a job has to say, but for the text.
+// message returns the message of a job, without its text.
 func (d *delivery) message(j job) Message {
 	m, user := j.mails[0], j.user
 	if m.Kind == MailNotification {

@@ -164,7 +164,7 @@ func (s *Store) note(ctx context.Context, c Conn, done ...reset.Settlement) erro
 
 // entryIssued returns the entry of an activation of the request with an id, for
 // an attempt to send m or, if m is nil, for a trusted caller. It returns nil if
-// nothing is to be recorded.
+// there is nothing to record.
 func (s *Store) entryIssued(now time.Time, id reset.ID, a *reset.Activation, m *reset.Mail, public bool) (*entry, []value) {
 	e := &entry{realm: s.realm, userID: a.UserID, id: id[:], kind: reset.HistoryTrusted, made: now}
 	switch {
