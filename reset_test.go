@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	_ "github.com/gopassreset/reset/internal/bubble"
 	"github.com/gopassreset/reset/resettest"
 	storesqlite "github.com/gopassreset/reset/store_sqlite"
 )

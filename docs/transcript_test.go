@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 
 	"github.com/gopassreset/reset"
+	_ "github.com/gopassreset/reset/internal/bubble"
 	"github.com/gopassreset/reset/resettest"
 )
 

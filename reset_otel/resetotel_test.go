@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/gopassreset/reset"
+	_ "github.com/gopassreset/reset/internal/bubble"
 	resetotel "github.com/gopassreset/reset/reset_otel"
 	"github.com/gopassreset/reset/resettest"
 )

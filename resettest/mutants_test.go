@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	_ "github.com/gopassreset/reset/internal/bubble"
 )
 
 // These tests are inside the package because a check that must fail runs

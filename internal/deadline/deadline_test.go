@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	_ "github.com/gopassreset/reset/internal/bubble"
 	"github.com/gopassreset/reset/internal/deadline"
 )
 

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	_ "github.com/gopassreset/reset/internal/bubble"
 	"github.com/gopassreset/reset/internal/failpoint"
 	"github.com/gopassreset/reset/internal/smtp"
 	"github.com/gopassreset/reset/internal/smtptest"

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	_ "github.com/gopassreset/reset/internal/bubble"
 )
 
 // The errors of drivers, as Dialect knows them.
