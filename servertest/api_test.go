@@ -126,16 +126,7 @@ func connect(ctx context.Context, a api, db *bun.DB, elsewhere bool) (c *connect
 
 // newPool returns a pool like db's.
 func newPool(ctx context.Context, db *bun.DB) (*pgxpool.Pool, error) {
-	conn, err := db.DB.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	var like *pgx.ConnConfig
-	err = conn.Raw(func(c any) error {
-		like = c.(*stdlib.Conn).Conn().Config()
-		return nil
-	})
+	like, err := connConfig(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +137,20 @@ func newPool(ctx context.Context, db *bun.DB) (*pgxpool.Pool, error) {
 	config.ConnConfig = like
 	config.MaxConns = int32(db.Stats().MaxOpenConnections)
 	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// connConfig returns the configuration of a PostgreSQL database's connections.
+func connConfig(ctx context.Context, db *bun.DB) (config *pgx.ConnConfig, err error) {
+	conn, err := db.DB.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	err = conn.Raw(func(c any) error {
+		config = c.(*stdlib.Conn).Conn().Config()
+		return nil
+	})
+	return config, err
 }
 
 func (c *connected) close() {

@@ -42,7 +42,7 @@ func issueAtOnce(ctx context.Context, s *Store, c Conn, now time.Time, a reset.A
 	q.add(`, locked AS (`+lockColumns+` SELECT ?, ?, 0, ?, ? WHERE current_setting('transaction_isolation') = 'read committed'`+lockAgain+` RETURNING written)`,
 		s.realm, user, a.Expires.UnixMilli(), first)
 	q.add(`, allowed AS (SELECT written FROM locked WHERE written = COALESCE((SELECT written + 1 FROM known), ?)
-		AND (SELECT count(DISTINCT request) < ? OR bool_or(request = ? AND claim IS NULL) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
+		AND (SELECT count(DISTINCT request) < ? OR bool_or(request = ? AND claim IS NULL) FROM reset_activations WHERE realm = ? AND user_id = ? AND `+unexpired+`
 			AND (claim IS NULL OR claim IN (SELECT claim FROM known WHERE claim_until > ?)))`,
 		first, limits.MaxRequests, a.Request[:], s.realm, user, ms, ms)
 	if public {
@@ -54,7 +54,7 @@ func issueAtOnce(ctx context.Context, s *Store, c Conn, now time.Time, a reset.A
 	from := `allowed`
 	switch {
 	case leased:
-		q.add(`, mail AS (UPDATE reset_mails SET user_id = ?, due = ? FROM allowed WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND `,
+		q.add(`, mail AS (UPDATE reset_mails SET user_id = ?, due = ? FROM allowed WHERE `+s.dialect.inRealm+` AND id = ? AND lease = ? AND kind = ? AND `,
 			user, m.Due.UnixMilli(), s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)))
 		if public {
 			q.add(`user_id IS NULL`)

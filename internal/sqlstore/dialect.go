@@ -57,6 +57,11 @@ type Dialect struct {
 	// which then reads only these, and not through dueMails: nobody can write
 	// while it looks.
 	leaseByKey bool
+	// inRealm compares the realm of rows that another column finds. PostgreSQL
+	// takes a table for nearly empty if it was when it was last analysed, as a
+	// queue mostly is. Then all indexes seem equal to it, and it could choose
+	// one that begins with the realm, and read all that the realm has there.
+	inRealm string
 	// byUser names a table for a statement about one user.
 	byUser func(table string) string
 	// deleteByUser begins a DELETE of one user's rows.
@@ -143,6 +148,10 @@ const lockColumns = `INSERT INTO reset_locks (realm, user_id, claim_until, expir
 // firstWritten returns a random number, so that a lock row never repeats a value
 // of one that was there before it.
 func firstWritten() int64 { return rand.Int64N(1 << 62) }
+
+// unexpired is about rows that another column finds: PostgreSQL might find them
+// through the index of expires otherwise, for the same reason as inRealm.
+const unexpired = `expires + 0 > ?`
 
 const onEntryConflict = ` ON CONFLICT (realm, user_id, id) DO UPDATE SET `
 

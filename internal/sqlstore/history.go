@@ -225,21 +225,23 @@ func (s *Store) resetMails(ctx context.Context, c Conn, userID string) (mails []
 		err := r.Scan(&m.key, &m.expires, &lease)
 		mails, leased = append(mails, m), append(leased, lease != nil)
 		return err
-	}, `SELECT id, expires, lease FROM `+s.dialect.byUser(mailsTable)+` WHERE realm = ? AND user_id = ? AND kind = ?`+s.dialect.forUpdate,
+	}, `SELECT id, expires, lease FROM `+s.dialect.byUser(mailsTable)+` WHERE `+s.dialect.inRealm+` AND user_id = ? AND kind = ?`+s.dialect.forUpdate,
 		s.realm, text(userID), text(string(reset.MailReset)))
 	return mails, leased, err
 }
 
-// selectHistory is one statement, so that it sees the queue and the history at
+// selectHistory returns one statement, so that it sees the queue and the history at
 // one moment. A mail that has no entry yet is in its second half.
-const selectHistory = `SELECT h.id, h.kind, h.requests, h.attempts, h.attempted, h.refused, h.refusal, h.outcome, h.outcome_at, h.joined, h.ends, h.ending, h.ended,
+func (s *Store) selectHistory() string {
+	return `SELECT h.id, h.kind, h.requests, h.attempts, h.attempted, h.refused, h.refusal, h.outcome, h.outcome_at, h.joined, h.ends, h.ending, h.ended,
 		m.id, m.due, m.attempts, m.lease
-	FROM (SELECT * FROM reset_history WHERE realm = ? AND user_id = ? AND expires > ? ORDER BY id DESC LIMIT ?) AS h
-	LEFT JOIN reset_mails AS m ON m.realm = h.realm AND m.id = h.id AND m.user_id = h.user_id
+	FROM (SELECT * FROM reset_history WHERE realm = ? AND user_id = ? AND ` + unexpired + ` ORDER BY id DESC LIMIT ?) AS h
+	LEFT JOIN reset_mails AS m ON m.id = h.id AND m.user_id = h.user_id
 	UNION ALL SELECT m.id, m.kind, 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, 0, m.id, m.due, m.attempts, m.lease
-	FROM (SELECT * FROM reset_mails WHERE realm = ? AND user_id = ? ORDER BY id DESC LIMIT ?) AS m
+	FROM (SELECT * FROM reset_mails WHERE ` + s.dialect.inRealm + ` AND user_id = ? ORDER BY id DESC LIMIT ?) AS m
 	WHERE NOT EXISTS (SELECT 1 FROM reset_history AS h WHERE h.realm = ? AND h.user_id = ? AND h.id = m.id)
 	ORDER BY 1 DESC LIMIT ?`
+}
 
 // History implements reset.HistoryStore.
 func (s *Store) History(ctx context.Context, now time.Time, userID string, n int) (entries []reset.HistoryEntry, err error) {
@@ -253,7 +255,7 @@ func (s *Store) History(ctx context.Context, now time.Time, userID string, n int
 			e, err := scanEntry(r)
 			entries = append(entries, e)
 			return err
-		}, selectHistory, s.realm, user, now.UnixMilli(), n, s.realm, user, n, s.realm, user, n)
+		}, s.selectHistory(), s.realm, user, now.UnixMilli(), n, s.realm, user, n, s.realm, user, n)
 	})
 	if err != nil {
 		return nil, err

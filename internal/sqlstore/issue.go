@@ -53,7 +53,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	}
 	switch {
 	case leased:
-		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE realm = ? AND id = ?`,
+		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE `+s.dialect.inRealm+` AND id = ?`,
 			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	case m != nil:
 		err = s.insertMail(ctx, c, *m)
@@ -87,11 +87,10 @@ type standing struct {
 
 // The rows of a standing, by their first column.
 const (
-	selectHeld = `SELECT 0, user_id, 0, 0 FROM (SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)`
 	selectSent = `SELECT 1, NULL, bound, 0 FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?
 		UNION ALL SELECT 2, NULL, quiet_until, 0 FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ?`
 	// Claimed activations count, since they may be given back.
-	selectRequests = `SELECT 3, request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND expires > ?
+	selectRequests = `SELECT 3, request, MAX(expires), MAX(CASE WHEN claim IS NULL THEN 1 ELSE 0 END) FROM reset_activations WHERE realm = ? AND user_id = ? AND ` + unexpired + `
 		AND (claim IS NULL OR claim IN (SELECT claim FROM reset_locks WHERE realm = ? AND user_id = ? AND claim_until > ?)) GROUP BY request`
 )
 
@@ -103,7 +102,8 @@ func (s *Store) standing(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 	questions := []question{{selectRequests, []any{s.realm, user, ms, s.realm, user, ms}}}
 	if isLeased(m) {
 		questions = append([]question{
-			{selectHeld + s.dialect.forUpdate + `) AS mail`, []any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
+			{`SELECT 0, user_id, 0, 0 FROM (SELECT user_id FROM reset_mails WHERE ` + s.dialect.inRealm +
+				` AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)` + s.dialect.forUpdate + `) AS mail`, []any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
 			{selectSent, []any{s.realm, user, now.Add(-day).UnixMilli(), s.realm, user, ms}},
 		}, questions...)
 	}
@@ -216,7 +216,7 @@ func (s *Store) find(ctx context.Context, c Conn, now time.Time, h reset.Hash) (
 		copy(a.Request[:], request)
 		a.UserID, a.Email, a.Expires = string(userID), string(email), fromMillis(expires)
 		return nil
-	}, `SELECT request, user_id, email, expires FROM reset_activations WHERE realm = ? AND hash = ? AND expires > ? AND claim IS NULL`,
+	}, `SELECT request, user_id, email, expires FROM reset_activations WHERE `+s.dialect.inRealm+` AND hash = ? AND `+unexpired+` AND claim IS NULL`,
 		s.realm, h[:], now.UnixMilli())
 	if err == nil && !found {
 		err = reset.ErrInvalidActivation
@@ -266,7 +266,7 @@ func (s *Store) removeAll(ctx context.Context, c Conn, userID string, e ending) 
 		}
 	}
 	if err == nil {
-		err = exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE realm = ? AND user_id = ? AND kind = ?`, s.realm, text(userID), text(string(reset.MailReset)))
+		err = exec(ctx, c, s.dialect.deleteByUser("reset_mails")+` WHERE `+s.dialect.inRealm+` AND user_id = ? AND kind = ?`, s.realm, text(userID), text(string(reset.MailReset)))
 	}
 	if err != nil || s.kept() <= 0 {
 		return err

@@ -131,7 +131,7 @@ func settleOne(ctx context.Context, s *Store, done reset.Settlement) error {
 // settling returns the statement that settles a mail.
 func (s *Store) settling(d reset.Settlement) (query string, args []any) {
 	if d.Retry.IsZero() {
-		return s.dialect.deleteByKey("reset_mails") + ` WHERE realm = ? AND id = ? AND lease = ?`, []any{s.realm, d.Mail[:], d.Lease[:]}
+		return s.dialect.deleteByKey("reset_mails") + ` WHERE ` + s.dialect.inRealm + ` AND id = ? AND lease = ?`, []any{s.realm, d.Mail[:], d.Lease[:]}
 	}
 	set, args := `due = ?`, []any{d.Retry.UnixMilli()}
 	if !d.Held {
@@ -140,7 +140,7 @@ func (s *Store) settling(d reset.Settlement) (query string, args []any) {
 			set += `, attempts = attempts - 1`
 		}
 	}
-	return `UPDATE ` + s.dialect.byKey("reset_mails") + ` SET ` + set + ` WHERE realm = ? AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])
+	return `UPDATE ` + s.dialect.byKey("reset_mails") + ` SET ` + set + ` WHERE ` + s.dialect.inRealm + ` AND id = ? AND lease = ?`, append(args, s.realm, d.Mail[:], d.Lease[:])
 }
 
 // settle runs such a statement and reports whether to record the note. It does
@@ -153,7 +153,7 @@ func (s *Store) settle(ctx context.Context, c Conn, d reset.Settlement, query st
 	if err != nil || n > 0 {
 		return err == nil, err
 	}
-	held, err := exists(ctx, c, `SELECT id FROM reset_mails WHERE realm = ? AND id = ?`, s.realm, d.Mail[:])
+	held, err := exists(ctx, c, `SELECT id FROM reset_mails WHERE `+s.dialect.inRealm+` AND id = ?`, s.realm, d.Mail[:])
 	return err == nil && !held, err
 }
 
@@ -199,7 +199,7 @@ func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement
 			users[string(user)] = true
 		}
 		return err
-	}, `SELECT id, user_id, lease FROM reset_mails WHERE realm = ? AND id IN `+list(len(ids)), append([]any{s.realm}, ids...)...)
+	}, `SELECT id, user_id, lease FROM reset_mails WHERE `+s.dialect.inRealm+` AND id IN `+list(len(ids)), append([]any{s.realm}, ids...)...)
 	if err != nil {
 		return err
 	}

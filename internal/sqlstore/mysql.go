@@ -47,6 +47,7 @@ var MySQL = &Dialect{
 	skipLocked: ` FOR UPDATE SKIP LOCKED`,
 	// Through another index it would lock every mail that is due, and hide them from other processes.
 	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
+	inRealm:      `realm = ?`,
 	byUser:       forceUserIndex,
 	deleteByUser: func(table string) string { return "DELETE " + table + " FROM " + forceUserIndex(table) }, // the form that takes a hint
 	// MariaDB reads a small table through any index that begins with the realm, and locks all of it.

@@ -21,6 +21,7 @@ var PostgreSQL = &Dialect{
 	forUpdate:    ` FOR UPDATE`,
 	skipLocked:   ` FOR UPDATE SKIP LOCKED`,
 	dueMails:     ` FROM reset_mails WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
+	inRealm:      `realm || '' = ?`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	byKey:        plainTable,

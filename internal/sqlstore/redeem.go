@@ -73,7 +73,7 @@ func (s *Store) use(ctx context.Context, c Conn, now time.Time, a reset.Activati
 }
 
 // whereLive finds the live activation with a hash, through the index of users.
-const whereLive = ` WHERE realm = ? AND user_id = ? AND hash = ? AND expires > ? AND claim IS NULL`
+const whereLive = ` WHERE realm = ? AND user_id = ? AND hash = ? AND ` + unexpired + ` AND claim IS NULL`
 
 // writeOneActivation returns ErrInvalidActivation unless query changes a row. A
 // row that is changed, and counted, is certainly there, whatever the isolation
@@ -106,7 +106,7 @@ func finishServer(ctx context.Context, s *Store, tx *Tx, notification reset.ID, 
 			}
 			return err
 		}
-		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE realm = ? AND id = ?`, s.realm, notification[:])
+		found, err := exists(ctx, tx, `SELECT id FROM reset_mails WHERE `+s.dialect.inRealm+` AND id = ?`, s.realm, notification[:])
 		if err == nil && !found {
 			err = errors.New("the database rolled the transaction back, and SetPassword did not return the error")
 		}
@@ -225,7 +225,7 @@ func (s *Store) claim(ctx context.Context, c Conn, now time.Time, a reset.Activa
 	if err != nil {
 		return err
 	}
-	err = exec(ctx, c, claimRows+` WHERE realm = ? AND user_id = ? AND expires > ? AND claim IS NULL`,
+	err = exec(ctx, c, claimRows+` WHERE realm = ? AND user_id = ? AND `+unexpired+` AND claim IS NULL`,
 		claim[:], s.realm, text(a.UserID), now.UnixMilli())
 	if err != nil {
 		return err

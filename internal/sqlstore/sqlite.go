@@ -24,6 +24,7 @@ var SQLite = &Dialect{
 	lockAgain:    ` ON CONFLICT (realm, user_id) DO UPDATE SET written = reset_locks.written + 1`,
 	asksInTurn:   true,
 	leaseByKey:   true,
+	inRealm:      `realm = ?`,
 	byUser:       plainTable,
 	deleteByUser: plainDelete,
 	byKey:        plainTable,

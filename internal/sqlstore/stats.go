@@ -13,9 +13,9 @@ import (
 const maxCounted = 10_000
 
 const (
-	unexpired      = ` reset_mails WHERE expires > ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
-	countUnexpired = `SELECT count(*) - count(lease), count(lease) FROM (SELECT realm, lease FROM` + unexpired
-	selectDue      = `SELECT id, due FROM (SELECT realm, id, due FROM` + unexpired + ` AND due <= ?`
+	unexpiredMails = ` reset_mails WHERE expires > ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
+	countUnexpired = `SELECT count(*) - count(lease), count(lease) FROM (SELECT realm, lease FROM` + unexpiredMails
+	selectDue      = `SELECT id, due FROM (SELECT realm, id, due FROM` + unexpiredMails + ` AND due <= ?`
 	countExpired   = `SELECT count(*) FROM (SELECT realm FROM reset_mails WHERE expires <= ? ORDER BY expires LIMIT ?) AS m WHERE realm = ?`
 	countLive      = `SELECT count(DISTINCT request) FROM (SELECT realm, request, claim FROM reset_activations WHERE expires > ? ORDER BY expires LIMIT ?) AS a WHERE realm = ? AND claim IS NULL`
 	selectRun      = `SELECT ran, mailer_failed FROM reset_realms WHERE realm = ?`

@@ -57,10 +57,6 @@ DROP INDEX reset_mails_due;
 
 CREATE INDEX reset_mails_due ON reset_mails (realm, class, due, expires);
 
-DROP INDEX reset_mails_user;
-
-CREATE INDEX reset_mails_user ON reset_mails (realm, user_id) WHERE user_id IS NOT NULL;
-
 ALTER TABLE reset_locks
     ADD COLUMN realm       BYTEA  NOT NULL DEFAULT '',
     ADD COLUMN quiet_until BIGINT NOT NULL DEFAULT 0, -- until then no mail for public requests
