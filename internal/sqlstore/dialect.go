@@ -73,8 +73,8 @@ type Dialect struct {
 	byKey, deleteByKey func(table string) string
 	// entries finds n entries of a realm by user_id and id, in turn.
 	entries func(n int) string
-	// maxKeys is how many primary keys a statement that writes may list.
-	maxKeys int
+	// maxRemoved is how many primary keys a DELETE may list.
+	maxRemoved int
 
 	settleOne func(ctx context.Context, s *Store, done reset.Settlement) error
 	settleAll func(ctx context.Context, s *Store, c Conn, done []reset.Settlement) error

@@ -88,7 +88,7 @@ func (s *Store) lease(ctx context.Context, c Conn, now, until time.Time, n int, 
 	if err != nil || len(mails) == 0 {
 		return nil, err
 	}
-	return mails, s.execByKeys(ctx, c, `UPDATE reset_mails SET due = ?, lease = ?, attempts = attempts + 1 WHERE id IN `,
+	return mails, s.execByKeys(ctx, c, maxKeys, `UPDATE `+s.dialect.byKey(mailsTable)+` SET due = ?, lease = ?, attempts = attempts + 1 WHERE id IN `,
 		ids, until.UnixMilli(), lease[:])
 }
 
@@ -104,9 +104,13 @@ func scanMail(r Row) (m reset.Mail, err error) {
 	return m, nil
 }
 
-// execByKeys runs query once or several times, with a list of keys at its end.
-func (s *Store) execByKeys(ctx context.Context, c Conn, query string, keys []any, args ...any) error {
-	for some := range slices.Chunk(keys, s.dialect.maxKeys) {
+// maxKeys is how many primary keys a statement may list.
+const maxKeys = 1000
+
+// execByKeys runs query once or several times, with a list of at most n keys at
+// its end.
+func (s *Store) execByKeys(ctx context.Context, c Conn, n int, query string, keys []any, args ...any) error {
+	for some := range slices.Chunk(keys, n) {
 		some = padded(some)
 		if err := exec(ctx, c, query+list(len(some)), slices.Concat(args, some)...); err != nil {
 			return err

@@ -53,9 +53,9 @@ var MySQL = &Dialect{
 	// MariaDB reads a small table through any index that begins with the realm, and locks all of it.
 	byKey:       forcePrimary,
 	deleteByKey: func(table string) string { return "DELETE " + table + " FROM " + forcePrimary(table) },
-	// MySQL scans a small table for a list of keys and then waits for rows of
-	// others, with its own locked.
-	maxKeys:     1,
+	// For a list of keys a DELETE scans a small table, whatever the hint, and then
+	// waits for rows of others, with its own locked. An UPDATE does not.
+	maxRemoved:  1,
 	addEntry:    ` ON DUPLICATE KEY UPDATE `,
 	entries:     func(int) string { return `user_id = ? AND id = ?` },
 	settleOne:   settleOneInnoDB,

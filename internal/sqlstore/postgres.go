@@ -26,7 +26,7 @@ var PostgreSQL = &Dialect{
 	deleteByUser: plainDelete,
 	byKey:        plainTable,
 	deleteByKey:  plainDelete,
-	maxKeys:      1000,
+	maxRemoved:   maxKeys,
 	addEntry:     onEntryConflict,
 	entries:      entriesIn(""),
 	settleOne:    settleOne,

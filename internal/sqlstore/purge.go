@@ -76,7 +76,7 @@ func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 		for _, r := range rows {
 			keys = append(keys, r.key)
 		}
-		return s.execByKeys(ctx, c, query+t.key+` IN `, keys)
+		return s.execByKeys(ctx, c, s.dialect.maxRemoved, query+t.key+` IN `, keys)
 	}
 	found := make(map[string][]row) // by realm
 	for _, r := range rows {
@@ -91,7 +91,7 @@ func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 			for _, r := range found[realm] {
 				users = append(users, r.user)
 			}
-			err = s.execByKeys(ctx, c, query+`realm = ? AND user_id IN `, users, []byte(realm))
+			err = s.execByKeys(ctx, c, s.dialect.maxRemoved, query+`realm = ? AND user_id IN `, users, []byte(realm))
 		}
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 }
 
 func (s *Store) removeEntries(ctx context.Context, c Conn, realm []byte, rows []row) error {
-	for some := range slices.Chunk(rows, s.dialect.maxKeys) {
+	for some := range slices.Chunk(rows, s.dialect.maxRemoved) {
 		some = padded(some)
 		args := []any{realm}
 		for _, r := range some {

@@ -29,7 +29,7 @@ var SQLite = &Dialect{
 	deleteByUser: plainDelete,
 	byKey:        plainTable,
 	deleteByKey:  plainDelete,
-	maxKeys:      1000,
+	maxRemoved:   maxKeys,
 	addEntry:     onEntryConflict,
 	entries:      entriesIn("VALUES "),
 	settleOne:    settleOne,
