@@ -57,22 +57,20 @@ type Dialect struct {
 	// which then reads only these, and not through dueMails: nobody can write
 	// while it looks.
 	leaseByKey bool
-	// inRealm compares the realm of rows that another column finds. PostgreSQL
-	// takes a table for nearly empty if it was when it was last analysed, as a
-	// queue mostly is. Then all indexes seem equal to it, and it could choose
-	// one that begins with the realm, and read all that the realm has there.
+	// inRealm compares the realm of rows that another column finds. On PostgreSQL
+	// it must not match an index: a queue is mostly empty when it is analysed, so
+	// that all indexes seem equally good, and the planner could choose one that
+	// begins with the realm, and read all that the realm has there.
 	inRealm string
 	// byUser names a table for a statement about one user.
 	byUser func(table string) string
 	// deleteByUser begins a DELETE of one user's rows.
 	deleteByUser func(table string) string
+	// byKey and deleteByKey are the same for rows by their primary keys.
+	byKey, deleteByKey func(table string) string
 	// addEntry follows an INSERT of an entry of the history, and precedes what
 	// changes in one that is there.
 	addEntry string
-	// byKey and deleteByKey are the same for rows by their primary keys.
-	byKey, deleteByKey func(table string) string
-	// entries finds n entries of a realm by user_id and id, in turn.
-	entries func(n int) string
 	// maxRemoved is how many primary keys a DELETE may list.
 	maxRemoved int
 
@@ -149,8 +147,8 @@ const lockColumns = `INSERT INTO reset_locks (realm, user_id, claim_until, expir
 // of one that was there before it.
 func firstWritten() int64 { return rand.Int64N(1 << 62) }
 
-// unexpired is about rows that another column finds: PostgreSQL might find them
-// through the index of expires otherwise, for the same reason as inRealm.
+// unexpired keeps PostgreSQL from the index of expires where another column
+// finds the rows, for the reason of inRealm. Other databases do not need that.
 const unexpired = `expires + 0 > ?`
 
 const onEntryConflict = ` ON CONFLICT (realm, user_id, id) DO UPDATE SET `

@@ -106,13 +106,6 @@ func (s *Store) change(ctx context.Context, c Conn, e entry, values []value) err
 		append(args, e.realm, text(e.userID), e.id)...)
 }
 
-// entriesIn finds entries by a list of rows, which SQLite wants to be called VALUES.
-func entriesIn(rows string) func(n int) string {
-	return func(n int) string {
-		return `(user_id, id) IN (` + rows + list(2) + strings.Repeat(`, `+list(2), n-1) + `)`
-	}
-}
-
 // kindOf returns the kind of a mail that is bound to a user and has no entry
 // yet: a public request has had one since it was bound.
 func kindOf(kind reset.MailKind) reset.HistoryKind {
@@ -230,16 +223,16 @@ func (s *Store) resetMails(ctx context.Context, c Conn, userID string) (mails []
 	return mails, leased, err
 }
 
-// selectHistory returns one statement, so that it sees the queue and the history at
-// one moment. A mail that has no entry yet is in its second half.
+// selectHistory returns one statement, so that it sees the queue and the history
+// at one moment. A mail that has no entry yet is in its second half.
 func (s *Store) selectHistory() string {
-	return `SELECT h.id, h.kind, h.requests, h.attempts, h.attempted, h.refused, h.refusal, h.outcome, h.outcome_at, h.joined, h.ends, h.ending, h.ended,
+	return `WITH mails AS (SELECT id, kind, due, attempts, lease FROM reset_mails WHERE ` + s.dialect.inRealm + ` AND user_id = ?)
+	SELECT h.id, h.kind, h.requests, h.attempts, h.attempted, h.refused, h.refusal, h.outcome, h.outcome_at, h.joined, h.ends, h.ending, h.ended,
 		m.id, m.due, m.attempts, m.lease
 	FROM (SELECT * FROM reset_history WHERE realm = ? AND user_id = ? AND ` + unexpired + ` ORDER BY id DESC LIMIT ?) AS h
-	LEFT JOIN reset_mails AS m ON m.id = h.id AND m.user_id = h.user_id
+	LEFT JOIN mails AS m ON m.id = h.id
 	UNION ALL SELECT m.id, m.kind, 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, 0, m.id, m.due, m.attempts, m.lease
-	FROM (SELECT * FROM reset_mails WHERE ` + s.dialect.inRealm + ` AND user_id = ? ORDER BY id DESC LIMIT ?) AS m
-	WHERE NOT EXISTS (SELECT 1 FROM reset_history AS h WHERE h.realm = ? AND h.user_id = ? AND h.id = m.id)
+	FROM mails AS m WHERE NOT EXISTS (SELECT 1 FROM reset_history AS h WHERE h.realm = ? AND h.user_id = ? AND h.id = m.id)
 	ORDER BY 1 DESC LIMIT ?`
 }
 
@@ -255,7 +248,7 @@ func (s *Store) History(ctx context.Context, now time.Time, userID string, n int
 			e, err := scanEntry(r)
 			entries = append(entries, e)
 			return err
-		}, s.selectHistory(), s.realm, user, now.UnixMilli(), n, s.realm, user, n, s.realm, user, n)
+		}, s.selectHistory(), s.realm, user, s.realm, user, now.UnixMilli(), n, s.realm, user, n)
 	})
 	if err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	return err
 }
 
-// bind writes no more than what changes: each column is in an index.
+// bind writes no more than what changes, since both columns are indexed.
 func (s *Store) bind(ctx context.Context, c Conn, st standing, userID string, m *reset.Mail) error {
 	var set []string
 	var args []any
@@ -121,7 +121,8 @@ func (s *Store) standing(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 	if isLeased(m) {
 		questions = append([]question{
 			{`SELECT 0, user_id, due, 0 FROM (SELECT user_id, due FROM reset_mails WHERE ` + s.dialect.inRealm +
-				` AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)` + s.dialect.forUpdate + `) AS mail`, []any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
+				` AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)` + s.dialect.forUpdate + `) AS mail`,
+				[]any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
 			{selectSent, []any{s.realm, user, now.Add(-day).UnixMilli(), s.realm, user, ms}},
 		}, questions...)
 	}

@@ -57,7 +57,6 @@ var MySQL = &Dialect{
 	// waits for rows of others, with its own locked. An UPDATE does not.
 	maxRemoved:  1,
 	addEntry:    ` ON DUPLICATE KEY UPDATE `,
-	entries:     func(int) string { return `user_id = ? AND id = ?` },
 	settleOne:   settleOneInnoDB,
 	settleAll:   settleLocked,
 	purge:       purgeInnoDB,

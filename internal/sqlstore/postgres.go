@@ -28,7 +28,6 @@ var PostgreSQL = &Dialect{
 	deleteByKey:  plainDelete,
 	maxRemoved:   maxKeys,
 	addEntry:     onEntryConflict,
-	entries:      entriesIn(""),
 	settleOne:    settleOne,
 	settleAll:    settleLocked,
 	purge:        purgeUnlocked,

@@ -53,6 +53,9 @@ type row struct {
 // id identifies a row of one table.
 func (r row) id() string { return fmt.Sprintf("%q %q %q", r.realm, r.user, r.key) }
 
+// notNil returns a realm as it is stored: drivers scan an empty one as nil.
+func notNil(realm []byte) []byte { return append([]byte{}, realm...) }
+
 func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock string) (rows []row, err error) {
 	kind := "user_id"
 	if t.name == mailsTable {
@@ -68,50 +71,36 @@ func (t table) expired(ctx context.Context, c Conn, now time.Time, n int, lock s
 }
 
 // remove leaves the realm out where the key does not need it: SQLite would look
-// for it in the index of due mails, and read all that a realm has there.
+// for it in the index of due mails, and read all that a realm has there. It
+// removes entries of the history one after the other: for a list of pairs
+// PostgreSQL may read all that a realm has, for the reason of Dialect.inRealm.
 func (s *Store) remove(ctx context.Context, c Conn, t table, rows []row) error {
 	query := s.dialect.deleteByKey(t.name) + ` WHERE `
-	if t.name != locksTable && t.name != historyTable {
-		var keys []any
+	switch t.name {
+	case historyTable:
 		for _, r := range rows {
-			keys = append(keys, r.key)
-		}
-		return s.execByKeys(ctx, c, s.dialect.maxRemoved, query+t.key+` IN `, keys)
-	}
-	found := make(map[string][]row) // by realm
-	for _, r := range rows {
-		found[string(r.realm)] = append(found[string(r.realm)], r)
-	}
-	for _, realm := range slices.Sorted(maps.Keys(found)) {
-		var err error
-		if t.name == historyTable {
-			err = s.removeEntries(ctx, c, []byte(realm), found[realm])
-		} else {
-			var users []any
-			for _, r := range found[realm] {
-				users = append(users, r.user)
+			if err := exec(ctx, c, query+`realm = ? AND user_id = ? AND id = ?`, notNil(r.realm), r.user, r.key); err != nil {
+				return err
 			}
-			err = s.execByKeys(ctx, c, s.dialect.maxRemoved, query+`realm = ? AND user_id IN `, users, []byte(realm))
 		}
-		if err != nil {
-			return err
+		return nil
+	case locksTable:
+		users := make(map[string][]any) // by realm
+		for _, r := range rows {
+			users[string(r.realm)] = append(users[string(r.realm)], r.user)
 		}
+		for _, realm := range slices.Sorted(maps.Keys(users)) {
+			if err := s.execByKeys(ctx, c, s.dialect.maxRemoved, query+`realm = ? AND user_id IN `, users[realm], []byte(realm)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
-}
-
-func (s *Store) removeEntries(ctx context.Context, c Conn, realm []byte, rows []row) error {
-	for some := range slices.Chunk(rows, s.dialect.maxRemoved) {
-		some = padded(some)
-		args := []any{realm}
-		for _, r := range some {
-			args = append(args, r.user, r.key)
-		}
-		if err := exec(ctx, c, s.dialect.deleteByKey(historyTable)+` WHERE realm = ? AND `+s.dialect.entries(len(some)), args...); err != nil {
-			return err
-		}
+	var keys []any
+	for _, r := range rows {
+		keys = append(keys, r.key)
 	}
-	return nil
+	return s.execByKeys(ctx, c, s.dialect.maxRemoved, query+t.key+` IN `, keys)
 }
 
 // noteExpired records what has become of the mails that were removed, once all
@@ -125,8 +114,7 @@ func (s *Store) noteExpired(ctx context.Context, c Conn, now time.Time, t table,
 	})
 	for _, m := range mails {
 		kind := kindOf(reset.MailKind(m.kind))
-		realm := append([]byte{}, m.realm...) // drivers scan an empty one as nil
-		err := s.record(ctx, c, entry{realm: realm, userID: string(m.user), id: m.key, kind: kind, made: now},
+		err := s.record(ctx, c, entry{realm: notNil(m.realm), userID: string(m.user), id: m.key, kind: kind, made: now},
 			set("outcome", text(string(reset.OutcomeExpired))), set("outcome_at", m.expires), set("attempted", 0))
 		if err != nil {
 			return err

@@ -31,7 +31,6 @@ var SQLite = &Dialect{
 	deleteByKey:  plainDelete,
 	maxRemoved:   maxKeys,
 	addEntry:     onEntryConflict,
-	entries:      entriesIn("VALUES "),
 	settleOne:    settleOne,
 	settleAll:    settleEach,
 	purge:        purgeUnlocked,
