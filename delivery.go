@@ -20,7 +20,6 @@ import (
 
 const (
 	renewEvery    = 20 * time.Second // the leases of mails that are being sent
-	freshTime     = 5 * time.Second  // after which a lease is renewed with an activation
 	sendTimeout   = 30 * time.Second // of a Mailer that has no SendTimeout
 	storeTimeout  = 10 * time.Second // what a call of the store or of Users has
 	hostGrace     = time.Second      // how long either may go on when its time is over
@@ -639,8 +638,8 @@ func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 	return user, err
 }
 
-// issue mints the activation of one attempt, under the lease, which it renews
-// unless it is fresh, and returns when it expires.
+// issue mints the activation of one attempt, under the lease, which it renews,
+// and returns when it expires.
 func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation string, expires time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -649,9 +648,7 @@ func (d *delivery) issue(ctx context.Context, m *Mail, user User) (activation st
 		return "", time.Time{}, err
 	}
 	now := d.clock.now(ctx)
-	if left := m.Due.Sub(now); left < leaseTime-freshTime || left > leaseTime { // the clock may have gone back
-		m.Due = now.Add(leaseTime)
-	}
+	m.Due = now.Add(leaseTime)
 	limits := Limits{MaxRequests: d.cfg.MaxRequests, Join: true, MaxPerHour: d.cfg.MaxMailsPerHour, MaxPerDay: d.cfg.MaxMailsPerDay}
 	a, err = d.cfg.Store.Issue(ctx, now, a, limits, m)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gopassreset/reset"
@@ -54,7 +53,8 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	}
 	switch {
 	case leased:
-		err = s.bind(ctx, c, st, a.UserID, m)
+		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE `+s.dialect.inRealm+` AND id = ?`,
+			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
 	case m != nil:
 		err = s.insertMail(ctx, c, *m)
 	}
@@ -65,23 +65,6 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 		err = s.record(ctx, c, *e, values...)
 	}
 	return err
-}
-
-// bind writes no more than what changes, since both columns are indexed.
-func (s *Store) bind(ctx context.Context, c Conn, st standing, userID string, m *reset.Mail) error {
-	var set []string
-	var args []any
-	if st.public {
-		set, args = append(set, "user_id = ?"), append(args, text(userID))
-	}
-	if due := m.Due.UnixMilli(); due != st.due {
-		set, args = append(set, "due = ?"), append(args, due)
-	}
-	if len(set) == 0 {
-		return nil
-	}
-	return exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET `+strings.Join(set, ", ")+` WHERE `+s.dialect.inRealm+` AND id = ?`,
-		append(args, s.realm, m.ID[:])...)
 }
 
 const insertActivation = `INSERT INTO reset_activations (realm, hash, request, user_id, email, expires)`
@@ -95,7 +78,6 @@ type standing struct {
 	// held says that the mail is under its lease and not another user's, and
 	// public that it is a public request.
 	held, public bool
-	due          int64             // of the mail
 	sent         []int64           // when mail for public requests was, the latest first
 	quiet        int64             // there is none until then
 	ends         []int64           // of the requests that count, in order
@@ -120,7 +102,7 @@ func (s *Store) standing(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 	questions := []question{{selectRequests, []any{s.realm, user, ms, s.realm, user, ms}}}
 	if isLeased(m) {
 		questions = append([]question{
-			{`SELECT 0, user_id, due, 0 FROM (SELECT user_id, due FROM reset_mails WHERE ` + s.dialect.inRealm +
+			{`SELECT 0, user_id, 0, 0 FROM (SELECT user_id FROM reset_mails WHERE ` + s.dialect.inRealm +
 				` AND id = ? AND lease = ? AND kind = ? AND (user_id IS NULL OR user_id = ?)` + s.dialect.forUpdate + `) AS mail`,
 				[]any{s.realm, m.ID[:], m.Lease[:], text(string(reset.MailReset)), user}},
 			{selectSent, []any{s.realm, user, now.Add(-day).UnixMilli(), s.realm, user, ms}},
@@ -135,7 +117,7 @@ func (s *Store) standing(ctx context.Context, c Conn, now time.Time, a *reset.Ac
 		}
 		switch row {
 		case 0:
-			st.held, st.public, st.due = true, id == nil, at
+			st.held, st.public = true, id == nil
 		case 1:
 			st.sent = append(st.sent, at)
 		case 2:
