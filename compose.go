@@ -69,8 +69,8 @@ func compose(msg Message, s sender, now time.Time) (smtp.Envelope, error) {
 	writeField(&b, "MIME-Version", "1.0")
 
 	parts := email.Email{
-		Text: []byte(lineEnds.Replace(msg.Text)),
-		HTML: []byte(lineEnds.Replace(msg.HTML)),
+		Text: []byte(unixLines(msg.Text)),
+		HTML: []byte(unixLines(msg.HTML)),
 		// What is there but empty is neither made up nor written.
 		Headers: textproto.MIMEHeader{"From": nil, "Date": nil, "Message-Id": nil, "MIME-Version": nil},
 	}
@@ -78,6 +78,7 @@ func compose(msg Message, s sender, now time.Time) (smtp.Envelope, error) {
 	if err != nil {
 		return smtp.Envelope{}, fmt.Errorf("reset: smtp: mime: %w", err)
 	}
+	b.Grow(len(rest))
 	b.Write(rest)
 	_, link, _ := strings.Cut(msg.Link, "?")
 	_, revokeLink, _ := strings.Cut(msg.RevokeLink, "?")
@@ -87,8 +88,15 @@ func compose(msg Message, s sender, now time.Time) (smtp.Envelope, error) {
 	}, nil
 }
 
-// lineEnds spares mime/quotedprintable a CR alone, after which it can lose an LF.
 var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+// unixLines spares mime/quotedprintable a CR alone, after which it can lose an LF.
+func unixLines(text string) string {
+	if !strings.Contains(text, "\r") { // a Replacer would copy it all the same
+		return text
+	}
+	return lineEnds.Replace(text)
+}
 
 // parseMailbox parses the sender's address, with or without a name. It must
 // not depend on SMTPUTF8, which not every recipient's server has.
