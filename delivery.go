@@ -904,7 +904,7 @@ func removed(mails []Mail) []Settlement { return freed(mails, time.Time{}) }
 
 func freed(mails []Mail, retry time.Time) (done []Settlement) {
 	for _, m := range mails {
-		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry, Class: retryClass(m)})
+		done = append(done, Settlement{Mail: m.ID, Lease: m.Lease, UserID: m.UserID, Retry: retry, Class: retryClass(m)})
 	}
 	return done
 }

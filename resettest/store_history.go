@@ -98,7 +98,9 @@ func (c *storeCheck) attemptPublic(now time.Time, userID string) (reset.Mail, re
 	return c.attempt(now, userID)
 }
 
-func remove(m reset.Mail) reset.Settlement { return reset.Settlement{Mail: m.ID, Lease: m.Lease} }
+func remove(m reset.Mail) reset.Settlement {
+	return reset.Settlement{Mail: m.ID, Lease: m.Lease, UserID: m.UserID}
+}
 
 func retry(m reset.Mail, at time.Time) reset.Settlement {
 	return reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: at}

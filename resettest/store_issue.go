@@ -269,7 +269,7 @@ func (c *storeCheck) issueLostLease() {
 		}
 	}
 	end := func(m reset.Mail, retry time.Time) reset.Settlement {
-		return reset.Settlement{Mail: m.ID, Lease: m.Lease, Retry: retry}
+		return reset.Settlement{Mail: m.ID, Lease: m.Lease, UserID: m.UserID, Retry: retry}
 	}
 	left := c.publicRequest("")
 	lost("settled", func(m reset.Mail) { c.settle(end(m, time.Time{})) }, 0)

@@ -273,7 +273,7 @@ func (c *storeCheck) raceRedeem(now time.Time, f func(user string) (mayRefuse bo
 			if m.ID == s.notification.ID {
 				notifications++
 			}
-			c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease})
+			c.settle(reset.Settlement{Mail: m.ID, Lease: m.Lease, UserID: m.UserID})
 		}
 		if notifications != int(want) {
 			c.Errorf("Redeem: %v, and %d notifications are queued", err, notifications)

@@ -490,7 +490,7 @@ func TestSettleBesideRevoke(t *testing.T) {
 			t.Fatal(err)
 		}
 		later := start.Add(2 * time.Minute)
-		for _, done := range []reset.Settlement{{Retry: later, Held: true}, {Retry: later, Held: true}, {}} {
+		for _, done := range []reset.Settlement{{Retry: later, Held: true}, {Retry: later, Held: true}, {UserID: mails[1].UserID}} {
 			done.Mail, done.Lease = mails[1].ID, mails[1].Lease
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			if err := store.Settle(ctx, []reset.Settlement{done}); err != nil {

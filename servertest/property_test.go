@@ -320,6 +320,9 @@ func (h *history) settle(r *rapid.T) {
 		real.Unspent, real.Held = rapid.Bool().Draw(r, "unspent"), rapid.Bool().Draw(r, "held")
 		model.Retry, model.Unspent, model.Held = real.Retry, real.Unspent, real.Held
 	}
+	if rapid.Bool().Draw(r, "user") {
+		real.UserID = l.real.UserID
+	}
 	if user := l.real.UserID; user != "" && rapid.Bool().Draw(r, "note") {
 		real.Note = &reset.Note{
 			UserID: user, Kind: reset.HistoryTrusted, At: h.now, Attempts: l.real.Attempts,

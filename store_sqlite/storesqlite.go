@@ -369,3 +369,5 @@ func (b backend) Read(ctx context.Context, f sqlstore.Op) error {
 }
 
 func (b backend) WriteOne(ctx context.Context, f sqlstore.Op) error { return b.Write(ctx, f) }
+
+func (b backend) WriteRow(ctx context.Context, f sqlstore.Op) error { return b.Write(ctx, f) }

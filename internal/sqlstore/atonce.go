@@ -2,7 +2,7 @@ package sqlstore
 
 import (
 	"context"
-	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,8 +47,8 @@ func issueAtOnce(ctx context.Context, s *Store, c Conn, now time.Time, a reset.A
 		first, limits.MaxRequests, a.Request[:], s.realm, user, ms, ms)
 	if public {
 		q.add(` AND NOT EXISTS (SELECT 1 FROM known WHERE quiet_until > ?)
-			AND (SELECT count(*) < ? AND count(CASE WHEN bound > ? THEN 1 END) < ? FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?)`,
-			ms, orUnlimited(limits.MaxPerDay), now.Add(-time.Hour).UnixMilli(), orUnlimited(limits.MaxPerHour), s.realm, user, now.Add(-day).UnixMilli())
+			AND (SELECT `+withinBudget+` FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?)`,
+			slices.Concat([]any{ms}, budgetArgs(now, limits), []any{s.realm, user, now.Add(-day).UnixMilli()})...)
 	}
 	q.add(`)`)
 	from := `allowed`
@@ -89,10 +89,3 @@ func (p *parts) add(text string, args ...any) {
 
 // values returns a list of n placeholders.
 func values(n int) string { return strings.Trim(list(n), "()") }
-
-func orUnlimited(n int) int {
-	if n <= 0 {
-		return math.MaxInt32
-	}
-	return n
-}

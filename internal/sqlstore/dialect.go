@@ -23,6 +23,9 @@ type Dialect struct {
 	// gaps between rows, which would make other users wait. They are explicit
 	// so that the server's default does not matter.
 	TxOptions *sql.TxOptions
+	// readCommitted makes the next statement a transaction at READ COMMITTED, or
+	// is "" if that makes no difference to what a statement locks.
+	readCommitted string
 
 	// begin starts a transaction in which nobody else writes what this one
 	// reads.
@@ -45,6 +48,8 @@ type Dialect struct {
 	issueAtOnce func(ctx context.Context, s *Store, c Conn, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (bool, error)
 	forUpdate   string // follows a SELECT and locks its rows
 	skipLocked  string // the same, without those that are locked
+
+	fromNothing string // stands before WHERE in a SELECT without a table
 
 	asksInTurn bool // a SELECT for each question is faster than one for all
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -29,33 +30,21 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 	if err := s.lock(ctx, c, a.UserID, a.Expires); err != nil {
 		return err
 	}
-	leased := isLeased(m)
-	st, err := s.standing(ctx, c, now, a, m)
+	id, public := a.Request, isLeased(m) && m.UserID == ""
+	mailed, err := s.mailAtOnce(ctx, c, now, *a, limits, m)
+	if err == nil && !mailed {
+		public, err = s.admit(ctx, c, now, a, limits, m) // a may join another request
+	}
 	if err != nil {
-		return err
-	}
-	public := leased && st.public
-	if leased && !st.held {
-		return reset.ErrGone
-	}
-	if public {
-		if err := st.checkBudget(now, limits); err != nil {
-			return err
-		}
-	}
-	id := a.Request // a may join another
-	if err := st.checkCap(now, a, limits); err != nil {
 		return err
 	}
 	err = exec(ctx, c, insertActivation+` VALUES (?, ?, ?, ?, ?, ?)`, s.activationArgs(*a)...)
-	if err != nil {
-		return err
-	}
 	switch {
-	case leased:
-		err = exec(ctx, c, `UPDATE `+s.dialect.byKey("reset_mails")+` SET user_id = ?, due = ? WHERE `+s.dialect.inRealm+` AND id = ?`,
-			text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:])
-	case m != nil:
+	case err != nil || mailed || m == nil:
+	case isLeased(m):
+		query, args := s.binding(*a, m)
+		err = exec(ctx, c, query, args...)
+	default:
 		err = s.insertMail(ctx, c, *m)
 	}
 	if err != nil {
@@ -65,6 +54,73 @@ func (s *Store) issue(ctx context.Context, c Conn, now time.Time, a *reset.Activ
 		err = s.record(ctx, c, *e, values...)
 	}
 	return err
+}
+
+// mailAtOnce adds m or binds it to the user of a, as Issue does, if a is clearly
+// within the limits. If it is not, mailAtOnce changes nothing, and admit decides.
+func (s *Store) mailAtOnce(ctx context.Context, c Conn, now time.Time, a reset.Activation, limits reset.Limits, m *reset.Mail) (done bool, err error) {
+	if m == nil || s.dialect.issueAtOnce != nil { // which has tried as much
+		return false, nil
+	}
+	var q parts
+	user, ms := text(a.UserID), now.UnixMilli()
+	switch query, args := s.binding(a, m); {
+	case !isLeased(m):
+		args := s.mailArgs(*m)
+		q.add(insertMail+` SELECT `+values(len(args))+s.dialect.fromNothing+` WHERE `, args...)
+	case m.UserID != "":
+		q.add(query, args...)
+		q.add(` AND lease = ? AND kind = ? AND user_id = ? AND `, m.Lease[:], text(string(reset.MailReset)), user)
+	default:
+		q.add(query, args...)
+		q.add(` AND lease = ? AND kind = ? AND user_id IS NULL AND `, m.Lease[:], text(string(reset.MailReset)))
+		q.add(`NOT EXISTS (SELECT 1 FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ?) AND `, s.realm, user, ms)
+		q.add(`(SELECT `+withinBudget+` FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?) AND `,
+			append(budgetArgs(now, limits), s.realm, user, now.Add(-day).UnixMilli())...)
+	}
+	q.add(`(SELECT count(*) FROM `+s.dialect.byUser("reset_activations")+` WHERE realm = ? AND user_id = ? AND expires > ?) < ?`,
+		s.realm, user, ms, limits.MaxRequests)
+	n, err := execCount(ctx, c, q.String(), q.args...)
+	return n == 1, err
+}
+
+// binding returns the statement that binds a leased mail to the user of a.
+func (s *Store) binding(a reset.Activation, m *reset.Mail) (query string, args []any) {
+	return `UPDATE ` + s.dialect.byKey("reset_mails") + ` SET user_id = ?, due = ? WHERE ` + s.dialect.inRealm + ` AND id = ?`,
+		[]any{text(a.UserID), m.Due.UnixMilli(), s.realm, m.ID[:]}
+}
+
+// withinBudget is whether the entries of a day allow one more mail. Its
+// arguments are budgetArgs.
+const withinBudget = `count(*) < ? AND count(CASE WHEN bound > ? THEN 1 END) < ?`
+
+func budgetArgs(now time.Time, limits reset.Limits) []any {
+	return []any{orUnlimited(limits.MaxPerDay), now.Add(-time.Hour).UnixMilli(), orUnlimited(limits.MaxPerHour)}
+}
+
+func orUnlimited(n int) int {
+	if n <= 0 {
+		return math.MaxInt32
+	}
+	return n
+}
+
+// admit returns an error if the user of a may not get it. If m is leased, admit
+// locks it and reports whether it is a public request. a may join another request.
+func (s *Store) admit(ctx context.Context, c Conn, now time.Time, a *reset.Activation, limits reset.Limits, m *reset.Mail) (public bool, err error) {
+	st, err := s.standing(ctx, c, now, a, m)
+	if err != nil {
+		return false, err
+	}
+	if isLeased(m) && !st.held {
+		return false, reset.ErrGone
+	}
+	if st.public {
+		if err := st.checkBudget(now, limits); err != nil {
+			return false, err
+		}
+	}
+	return st.public, st.checkCap(now, a, limits)
 }
 
 const insertActivation = `INSERT INTO reset_activations (realm, hash, request, user_id, email, expires)`

@@ -216,8 +216,12 @@ func settleLocked(ctx context.Context, s *Store, c Conn, done []reset.Settlement
 
 // userOf returns the user a mail is bound to, or nil. That changes only under
 // the mail's lease.
-func (s *Store) userOf(ctx context.Context, c Conn, d reset.Settlement) (user []byte, err error) {
-	err = each(ctx, c, func(r Row) error { return r.Scan(&user) },
-		`SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
+func (s *Store) userOf(ctx context.Context, c Conn, d reset.Settlement) (user any, err error) {
+	err = each(ctx, c, func(r Row) error {
+		var id []byte
+		err := r.Scan(&id)
+		user = text(string(id))
+		return err
+	}, `SELECT user_id FROM reset_mails WHERE realm = ? AND id = ? AND lease = ?`, s.realm, d.Mail[:], d.Lease[:])
 	return user, err
 }

@@ -34,17 +34,18 @@ import (
 // SKIP LOCKED is not enough: MariaDB queues for a lock even under SKIP LOCKED,
 // and can be chosen as a deadlock victim while it waits.
 var MySQL = &Dialect{
-	name:       "mysql",
-	product:    "MySQL or MariaDB",
-	identify:   `SELECT CONNECTION_ID()`,
-	TxOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-	begin:      begin,
-	commit:     commitInTime,
-	busy:       mysqlBusy,
-	lock:       lockByRow,
-	lockAgain:  ` ON DUPLICATE KEY UPDATE written = written + 1`,
-	forUpdate:  ` FOR UPDATE`,
-	skipLocked: ` FOR UPDATE SKIP LOCKED`,
+	name:          "mysql",
+	product:       "MySQL or MariaDB",
+	identify:      `SELECT CONNECTION_ID()`,
+	TxOptions:     &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+	readCommitted: `SET TRANSACTION ISOLATION LEVEL READ COMMITTED`,
+	begin:         begin,
+	commit:        commitInTime,
+	busy:          mysqlBusy,
+	lock:          lockByRow,
+	lockAgain:     ` ON DUPLICATE KEY UPDATE written = written + 1`,
+	forUpdate:     ` FOR UPDATE`,
+	skipLocked:    ` FOR UPDATE SKIP LOCKED`,
 	// Through another index it would lock every mail that is due, and hide them from other processes.
 	dueMails:     ` FROM reset_mails FORCE INDEX (reset_mails_due) WHERE realm = ? AND due <= ? AND expires > ? ORDER BY class, due LIMIT ?`,
 	inRealm:      `realm = ?`,
@@ -67,6 +68,7 @@ var MySQL = &Dialect{
 	valuesTwice: true, // MySQL warns of VALUES(), and MariaDB has nothing else
 	selectNow:   `SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000`,
 	selectBytes: `SELECT ?`,
+	fromNothing: ` FROM DUAL`,
 	probe:       probeMySQL,
 	probePool:   noPooler,
 }
@@ -105,25 +107,47 @@ func forceUserIndex(table string) string { return table + " FORCE INDEX (" + tab
 
 // settleOneInnoDB removes a user's mail through the index of users.
 func settleOneInnoDB(ctx context.Context, s *Store, done reset.Settlement) error {
-	if !done.Retry.IsZero() {
+	switch {
+	case !done.Retry.IsZero():
 		return settleOne(ctx, s, done)
+	case hasNote(done):
+		return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
+			user, err := s.userOf(ctx, c, done)
+			if err != nil {
+				return err
+			}
+			query, args := s.removing(done, user)
+			noted, err := s.settle(ctx, c, done, query, args)
+			if err != nil || !noted {
+				return err
+			}
+			return s.note(ctx, c, done)
+		})
 	}
-	return s.backend.Write(ctx, func(ctx context.Context, c Conn) error {
-		user, err := s.userOf(ctx, c, done)
+	user := text(done.UserID)
+	if user == nil {
+		err := s.backend.Read(ctx, func(ctx context.Context, c Conn) (err error) {
+			user, err = s.userOf(ctx, c, done)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		query, args := s.settling(done)
-		if user != nil {
-			query = s.dialect.deleteByUser("reset_mails") + ` WHERE realm = ? AND user_id = ? AND id = ? AND lease = ?`
-			args = []any{s.realm, user, done.Mail[:], done.Lease[:]}
-		}
-		noted, err := s.settle(ctx, c, done, query, args)
-		if err != nil || !noted {
-			return err
-		}
-		return s.note(ctx, c, done)
+	}
+	return s.backend.WriteRow(ctx, func(ctx context.Context, c Conn) error {
+		query, args := s.removing(done, user)
+		return exec(ctx, c, query, args...)
 	})
+}
+
+// removing returns the statement that removes a mail, which is that of a user or
+// of nobody.
+func (s *Store) removing(done reset.Settlement, user any) (query string, args []any) {
+	if user == nil {
+		return s.settling(done)
+	}
+	return s.dialect.deleteByUser("reset_mails") + ` WHERE realm = ? AND user_id = ? AND id = ? AND lease = ?`,
+		[]any{s.realm, user, done.Mail[:], done.Lease[:]}
 }
 
 // purgeInnoDB locks each row through the index of users before it removes any.

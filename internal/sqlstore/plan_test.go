@@ -46,6 +46,8 @@ func (p planned) QueryContext(ctx context.Context, query string, args ...any) (*
 }
 
 func (p planned) Read(ctx context.Context, f Op) error     { return f(ctx, On(p)) }
+func (p planned) WriteRow(ctx context.Context, f Op) error { return f(ctx, On(p)) }
+
 func (p planned) WriteOne(ctx context.Context, f Op) error { return f(ctx, On(p)) }
 func (p planned) Write(ctx context.Context, f Op) error    { return f(ctx, On(p)) }
 func (p planned) Begin(context.Context) (*Tx, error)       { panic("not planned") }

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 )
 
@@ -128,6 +129,29 @@ func (p Pool) Read(ctx context.Context, f Op) error { return p.WriteOne(ctx, f) 
 // WriteOne implements Backend.
 func (p Pool) WriteOne(ctx context.Context, f Op) error {
 	return p.Dialect.Retry(ctx, func() error { return f(ctx, p) })
+}
+
+// WriteRow implements Backend.
+func (p Pool) WriteRow(ctx context.Context, f Op) error {
+	if p.Dialect.readCommitted == "" {
+		return p.WriteOne(ctx, f)
+	}
+	conn, err := p.Session(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = p.Dialect.Retry(ctx, func() error {
+		if err := exec(ctx, conn, p.Dialect.readCommitted); err != nil {
+			return err
+		}
+		return f(ctx, conn)
+	})
+	if err != nil {
+		// Perhaps no statement has followed: the host must not get the connection.
+		_ = conn.Raw.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	return err
 }
 
 // Write implements Backend.

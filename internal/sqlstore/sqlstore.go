@@ -26,6 +26,9 @@ type Backend interface {
 	Read(ctx context.Context, f Op) error
 	// WriteOne runs f, which makes one statement.
 	WriteOne(ctx context.Context, f Op) error
+	// WriteRow is WriteOne for a statement that goes through an index with
+	// several entries for one value: it locks no gaps between them.
+	WriteRow(ctx context.Context, f Op) error
 	// Write runs f in a transaction. On SQLite it locks out other writers from
 	// its start.
 	Write(ctx context.Context, f Op) error
