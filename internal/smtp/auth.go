@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/textproto"
 	"strings"
+
+	"github.com/gopassreset/reset/internal/deadline"
 )
 
 // A mechanism is a way to log in (RFC 4954).
@@ -58,8 +60,14 @@ func (s *session) mechanisms(ctx context.Context, server Server) ([]mechanism, e
 
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, timeoutError(s.timeout))
 	defer cancel()
-	token, err := server.Token(ctx)
+	var token string
+	err, answered := deadline.Call(ctx, 0, func() (err error) {
+		token, err = server.Token(ctx)
+		return err
+	}, nil)
 	switch {
+	case !answered:
+		return nil, fmt.Errorf("token: %w", context.Cause(ctx))
 	case err != nil:
 		return nil, fmt.Errorf("token: %w", err)
 	case token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
@@ -91,9 +99,9 @@ func (s *session) authenticate(m mechanism) error {
 		switch {
 		case err != nil:
 			return err
-		case code == 235:
+		case code/100 == 2:
 			return nil
-		case code != 334:
+		case code/100 != 3:
 			return s.failed(StageAuth, s.timeout, &textproto.Error{Code: code, Msg: text})
 		case len(responses) == 0:
 			return &Error{Stage: StageAuth, Fault: OfServer, cause: errors.New("the server asks for more than " + m.name + " has")}

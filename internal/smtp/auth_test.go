@@ -129,6 +129,7 @@ func TestTokenRefused(t *testing.T) {
 
 func TestTokenFails(t *testing.T) {
 	cause := errors.New("no connection")
+	var late chan struct{}
 	for name, token := range map[string]func(context.Context) (string, error){
 		"error":      func(context.Context) (string, error) { return "", cause },
 		"empty":      func(context.Context) (string, error) { return "", nil },
@@ -138,12 +139,18 @@ func TestTokenFails(t *testing.T) {
 			<-ctx.Done()
 			return "", context.Cause(ctx)
 		},
+		"ignores its context": func(context.Context) (string, error) {
+			<-late
+			return "token", nil
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := smtptest.New(t, smtptest.Script{Offers: []string{"AUTH XOAUTH2"}})
 				m := plainSender(t, s)
 				m.Username, m.Token = username, token
+				late = make(chan struct{})
+				defer close(late)
 				start := time.Now()
 				err := m.send(t.Context())
 				if faultOf(err) != smtp.OfServer || !strings.HasPrefix(err.Error(), "smtp: auth: token: ") || errors.Is(err, cause) != (name == "error") {
@@ -159,4 +166,19 @@ func TestTokenFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTokenPanics(t *testing.T) {
+	s := smtptest.New(t, smtptest.Script{Offers: []string{"AUTH XOAUTH2"}})
+	m := plainSender(t, s)
+	m.Username, m.Token = username, func(context.Context) (string, error) { panic("no token") }
+	func() {
+		defer func() {
+			if p := recover(); p != "no token" {
+				t.Errorf("Send panicked with %v", p)
+			}
+		}()
+		m.send(t.Context())
+	}()
+	s.WaitClosed(t)
 }

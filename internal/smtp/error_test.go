@@ -95,7 +95,10 @@ func TestReplies(t *testing.T) {
 		{"RCPT", "535 5.7.8 log in first", passing},
 		{"RCPT", "554 no", passing},
 		{"RCPT", "500 what", passing},
-		{"RCPT", "550", passing}, // not a whole reply
+		{"RCPT", "550", message}, // the text may be missing
+		{"RCPT", "550-\r\n550", message},
+		{"RCPT", "550x no", passing},
+		{"RCPT", "450x\r\n550 no", passing},
 		{"RCPT", "421 4.3.2 closing", server},
 		{"RCPT", "450 4.2.1 greylisted", passing},
 		{"RCPT", "450 4.1.1 unverified address", passing},
@@ -113,6 +116,8 @@ func TestReplies(t *testing.T) {
 		{"message", "554 Message rejected: Email address is not verified.", passing},
 		{"message", "550 no", passing},
 		{"message", "553 no", passing},
+		{"message", "250x ok", smtp.Unconfirmed}, // the server has the message
+		{"message", "354 go on", smtp.Unconfirmed},
 	} {
 		t.Run(tt.moment+" "+tt.reply, func(t *testing.T) {
 			s := smtptest.New(t, smtptest.Script{

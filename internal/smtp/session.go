@@ -38,10 +38,16 @@ func connect(ctx context.Context, server Server) (*session, error) {
 	s.talkOver(s.conn)
 	stop := context.AfterFunc(ctx, s.abort)
 	defer stop()
+	opened := false
+	defer func() { // also if Server.Token panics
+		if !opened {
+			s.abort()
+		}
+	}()
 	if err := s.open(ctx, server); err != nil {
-		s.abort()
 		return nil, err
 	}
+	opened = true
 	return s, nil
 }
 
@@ -67,7 +73,7 @@ func (s *session) open(ctx context.Context, server Server) error {
 			return err
 		}
 	}
-	if _, _, err := s.reply(StageHello, 220); err != nil { // the greeting
+	if _, _, err := s.reply(StageHello, 2); err != nil { // the greeting
 		return err
 	}
 	hello := server.Hello
@@ -93,10 +99,10 @@ func (s *session) open(ctx context.Context, server Server) error {
 
 // hello learns the extensions, of which a server that knows only HELO has none.
 func (s *session) hello(name string) error {
-	text, err := s.command(StageHello, 250, "EHLO "+name)
+	text, err := s.command(StageHello, 2, "EHLO "+name)
 	s.extensions = make(map[string]string)
 	if failure := (*Error)(nil); errors.As(err, &failure) && (failure.Code == 500 || failure.Code == 502) {
-		_, err = s.command(StageHello, 250, "HELO "+name)
+		_, err = s.command(StageHello, 2, "HELO "+name)
 		return err
 	}
 	_, lines, _ := strings.Cut(text, "\n") // after the server's name
@@ -122,7 +128,7 @@ func (s *session) startTLS(ctx context.Context, server Server) error {
 	if !s.offers("STARTTLS", "") {
 		return &Error{Stage: StageStartTLS, Fault: OfServer, cause: errors.New("the server does not offer it")}
 	}
-	if _, err := s.command(StageStartTLS, 220, "STARTTLS"); err != nil {
+	if _, err := s.command(StageStartTLS, 2, "STARTTLS"); err != nil {
 		return err
 	}
 	return s.handshake(ctx, server)
@@ -164,9 +170,9 @@ func (s *session) send(e Envelope) error {
 	}
 	failpoint.Hit("dialled")
 	err := s.commands(
-		command{StageMail, 250, "MAIL FROM:<" + e.From + ">" + parameters},
-		command{StageRcpt, 25, "RCPT TO:<" + e.To + ">"},
-		command{StageData, 354, "DATA"},
+		command{StageMail, 2, "MAIL FROM:<" + e.From + ">" + parameters},
+		command{StageRcpt, 2, "RCPT TO:<" + e.To + ">"},
+		command{StageData, 3, "DATA"},
 	)
 	if err != nil {
 		return err
@@ -188,23 +194,25 @@ func (s *session) send(e Envelope) error {
 
 // awaitDot reads the reply to the final dot. A server that takes longer for it
 // than any other step may is busy with the message: if the connection ends
-// then, it has probably accepted it.
+// then, it has probably accepted it. So it has if its reply is no refusal.
 func (s *session) awaitDot() error {
 	start := time.Now()
 	s.conn.SetDeadline(start.Add(DotTimeout))
-	_, _, err := s.text.ReadResponse(250)
+	_, _, err := s.readReply(2)
 	if err == nil {
 		return nil
 	}
 	failure := s.failed(StageMessage, DotTimeout, err)
-	if failure.Code == 0 && time.Since(start) >= s.timeout {
+	noReply := textproto.ProtocolError("")
+	garbled := errors.As(err, &noReply) || 0 < failure.Code && failure.Code < 400
+	if garbled || failure.Code == 0 && time.Since(start) >= s.timeout {
 		failure.Fault = Unconfirmed
 	}
 	return failure
 }
 
 // A command is a line that must be answered by a code which begins with the
-// digits of want.
+// digit want.
 type command struct {
 	stage Stage
 	want  int
@@ -235,7 +243,7 @@ func (s *session) commands(all ...command) error {
 }
 
 // command sends a line and returns the text of the reply, whose code must begin
-// with the digits of want.
+// with the digit want.
 func (s *session) command(stage Stage, want int, line string) (text string, err error) {
 	if err := s.write(stage, line); err != nil {
 		return "", err
@@ -260,7 +268,7 @@ func (s *session) write(stage Stage, lines ...string) error {
 // reply accepts any code if want is 0.
 func (s *session) reply(stage Stage, want int) (code int, text string, err error) {
 	s.conn.SetDeadline(time.Now().Add(s.timeout))
-	code, text, err = s.text.ReadResponse(want)
+	code, text, err = s.readReply(want)
 	if err != nil {
 		return 0, "", s.failed(stage, s.timeout, err)
 	}
@@ -276,11 +284,11 @@ func (s *session) quit(ctx context.Context) {
 	defer s.abort()
 	for range s.unread {
 		// A server that has agreed to DATA would take QUIT for the message.
-		if code, _, err := s.reply("quit", 0); err != nil || code == 354 {
+		if code, _, err := s.reply("quit", 0); err != nil || code/100 == 3 {
 			return
 		}
 	}
-	s.command("quit", 221, "QUIT")
+	s.command("quit", 2, "QUIT")
 }
 
 // abort closes the connection, at any time and from any goroutine.

@@ -140,6 +140,36 @@ var moments = []struct {
 	{"MAIL", "mail from", smtp.OfServer}, {"RCPT", "rcpt to", smtp.Passing}, {"DATA", "data", smtp.Passing}, {"message", "message", smtp.Passing},
 }
 
+// A code may have no text (RFC 5321, 4.2), and its first digit is what counts
+// (4.3.2).
+func TestReplyForms(t *testing.T) {
+	for moment, replies := range map[string][]string{
+		"greeting": {"220", "220-", "220 "},
+		"EHLO":     {"250", "251 hello"},
+		"AUTH":     {"235", "250 ok"},
+		"MAIL":     {"250", "200 ok"},
+		"RCPT":     {"250", "251 not here, but will forward", "252 cannot say"},
+		"go-ahead": {"354", "350 go on"},
+		"message":  {"250", "250 ", "250\tok", "200 ok", "251 ok", "250-ok\r\n250", "250-ok\r\nwhat\r\n251 what\r\n250 ok"},
+	} {
+		for _, reply := range replies {
+			t.Run(moment+" "+reply, func(t *testing.T) {
+				if strings.HasSuffix(reply, "-") {
+					reply += "\r\n" + reply[:3]
+				}
+				script := smtptest.Script{Offers: []string{"AUTH PLAIN"}, On: map[string]smtptest.Action{moment: smtptest.Say(reply)}}
+				m := plainSender(t, smtptest.New(t, script))
+				if moment == "AUTH" {
+					m.Username, m.Password = username, password
+				}
+				if err := m.send(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 func TestHang(t *testing.T) {
 	ca := smtptest.NewAuthority(t)
 	for _, tt := range moments {

@@ -25,8 +25,8 @@ type Script struct {
 	TLS      *tls.Config
 	Implicit bool
 	// On replaces what the server does at a moment: at "greeting", at a command,
-	// named by its verb, at the "handshake" of TLS and at the end of a
-	// "message". With a number, as in "EHLO 2", it is for that time only.
+	// named by its verb, at the "handshake" of TLS, at the "go-ahead" for a
+	// message and at the end of the "message". With a number, as in "EHLO 2", it is for that time only.
 	On map[string]Action
 }
 
@@ -290,7 +290,7 @@ func usual(verb, line string) Action {
 	case "AUTH":
 		return func(c *Conn) bool { return logIn(c, line) }
 	case "DATA":
-		return func(c *Conn) bool { return Say("354 go on")(c) && c.message() }
+		return func(c *Conn) bool { return c.at("go-ahead", Say("354 go on")) && c.message() }
 	case "QUIT":
 		return Say("221 bye")
 	}
