@@ -114,12 +114,31 @@ func forwardedFor(values []string) iter.Seq[string] {
 func forwarded(values []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for hop := range backward(values, lastComma) {
-			_, params, err := mime.ParseMediaType("text/plain;" + hop) // has the same parameters
-			if err != nil || !yield(params["for"]) {
+			if client, ok := forwardedClient(hop); !ok || !yield(client) {
 				return
 			}
 		}
 	}
+}
+
+// forwardedClient returns the parameter "for" of a hop. A colon needs quotes
+// (RFC 7239, 4), but proxies write "host=example.com:8080". Of two clients one may
+// be what a client has sent as its Host: then there is none.
+func forwardedClient(hop string) (client string, ok bool) {
+	_, params, err := mime.ParseMediaType("text/plain;" + hop) // has the same parameters
+	if err == nil || strings.Contains(hop, `"`) {
+		return params["for"], err == nil
+	}
+	for parameter := range strings.SplitSeq(hop, ";") {
+		name, value, _ := strings.Cut(parameter, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "for") {
+			if ok {
+				return "", false
+			}
+			client, ok = strings.TrimSpace(value), true
+		}
+	}
+	return client, ok
 }
 
 // backward yields the elements of a list, the last first, until one is longer

@@ -81,6 +81,11 @@ func TestClientIPFromHeader(t *testing.T) {
 		{"Forwarded", []string{"for=203.0.113.9,for=_hidden,for=10.2.3.4"}, "10.2.3.4"},
 		{"Forwarded", []string{"for=203.0.113.9,proto=https"}, "10.0.0.1"},
 		{"Forwarded", []string{"for=203.0.113.9;for=198.51.100.1"}, "10.0.0.1"},
+		{"Forwarded", []string{"for=198.51.100.1;host=example.com:8080"}, "198.51.100.1"}, // lacks quotes
+		{"Forwarded", []string{"by=10.0.0.1:80; For=198.51.100.1:4711;"}, "198.51.100.1"},
+		{"Forwarded", []string{"host=a:1;for=203.0.113.9;for=198.51.100.1"}, "10.0.0.1"},
+		{"Forwarded", []string{`host=a:1;for="203.0.113.9`}, "10.0.0.1"},
+		{"Forwarded", []string{"for=203.0.113.9, host=a:1"}, "10.0.0.1"},
 		{"Forwarded", []string{`for="203.0.113.9,for=198.51.100.1`}, "198.51.100.1"}, // the client left a quote open
 		{"Forwarded", []string{`host="a,for=203.0.113.9";for=198.51.100.1`}, "198.51.100.1"},
 		{"Forwarded", []string{`host="a;for=203.0.113.9";for=198.51.100.1`}, "198.51.100.1"},

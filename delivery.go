@@ -22,7 +22,6 @@ const (
 	renewEvery    = 20 * time.Second // the leases of mails that are being sent
 	sendTimeout   = 30 * time.Second // of a Mailer that has no SendTimeout
 	storeTimeout  = 10 * time.Second // what a call of the store or of Users has
-	hostGrace     = time.Second      // how long either may go on when its time is over
 	drainTimeout  = 10 * time.Second // what exchanges have once Run is to end
 	pollEvery     = time.Second
 	purgeEvery    = time.Minute
@@ -366,7 +365,11 @@ func (d *delivery) resolve(jobs []job, until time.Time) {
 	results := make(chan result, len(jobs))
 	for i := range jobs {
 		jobs[i].until = until
-		d.running.Go(func() { results <- result{i, d.prepare(&jobs[i])} })
+		d.running.Go(func() {
+			r := result{i: i}
+			defer func() { results <- r }() // also after runtime.Goexit
+			r.ready = d.prepare(&jobs[i])
+		})
 	}
 	order := time.NewTimer(maxOrderWait)
 	defer order.Stop()
@@ -631,7 +634,7 @@ func (d *delivery) message(j job) Message {
 func (d *delivery) lookUp(ctx context.Context, m Mail) (User, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	user, err := inTime(ctx, hostGrace, func() (User, error) { return d.accounts.find(ctx, m.Email) })
+	user, err := d.accounts.find(ctx, m.Email)
 	if err == nil && m.UserID != "" && m.UserID != user.ID {
 		return User{}, fmt.Errorf("%w: the address is another user's now", ErrNoUser)
 	}

@@ -93,6 +93,7 @@ func (l eventLog) log(ctx context.Context, e event, attrs ...any) {
 
 // logAt logs an event at another level than its own.
 func (l eventLog) logAt(ctx context.Context, level slog.Level, e event, attrs ...any) {
+	defer func() { _ = recover() }() // of the host's handler: there is nowhere to report it
 	l.logger.Log(ctx, level, "reset: "+e.message, append([]any{"event", e.name}, attrs...)...)
 }
 
@@ -120,7 +121,7 @@ type counted struct {
 // record with the attribute "count". Where too many differ, they are counted
 // without their attributes. Errors may differ: the latest is logged.
 func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
-	if !l.logger.Enabled(ctx, e.level) {
+	if !l.enabled(ctx, e.level) {
 		return
 	}
 	attrs = slices.Clip(attrs)
@@ -146,6 +147,11 @@ func (l eventLog) count(ctx context.Context, e event, attrs ...any) {
 	if first {
 		l.log(ctx, e, append(attrs, "count", 1)...)
 	}
+}
+
+func (l eventLog) enabled(ctx context.Context, level slog.Level) (enabled bool) {
+	defer func() { _ = recover() }() // as in logAt
+	return l.logger.Enabled(ctx, level)
 }
 
 // countKey names what is counted together.

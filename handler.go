@@ -100,7 +100,7 @@ func authorized(r *http.Request, keys [][sha256.Size]byte) int {
 	}
 	key := values[0]
 	if scheme, rest, ok := strings.Cut(key, " "); ok && strings.EqualFold(scheme, "Bearer") {
-		key = rest
+		key = strings.TrimLeft(rest, " ") // RFC 9110, 11.4
 	}
 	sum := sha256.Sum256([]byte(key))
 	match := -1

@@ -263,14 +263,14 @@ const challenge = `Www-Authenticate: Bearer realm="reset"`
 func TestContractKeys(t *testing.T) {
 	const second = "key-fedcba9876543210fedcba9876543210"
 	f := newTrusted(t, newHost(ann), func(c *reset.Config) { c.APIKeys = []string{apiKey, second} })
-	for _, value := range []string{apiKey, second, "Bearer " + apiKey, "bearer " + second} {
+	for _, value := range []string{apiKey, second, "Bearer " + apiKey, "bearer " + second, "Bearer   " + apiKey} {
 		r := forNobody()
 		r.Header.Set("Authorization", value)
 		wantAnswer(t, f.do(r), 200, okBody)
 	}
 	before := f.moved()
 	for _, values := range [][]string{
-		nil, {""}, {"wrong"}, {"Bearer"}, {"Bearer "}, {"Bearer  " + apiKey}, {"Basic " + apiKey}, {"Bearer Bearer " + apiKey},
+		nil, {""}, {"wrong"}, {"Bearer"}, {"Bearer "}, {" " + apiKey}, {"Bearer\t" + apiKey}, {"Basic " + apiKey}, {"Bearer Bearer " + apiKey},
 		{apiKey[:len(apiKey)-1]}, {apiKey[1:]}, {apiKey + "0"}, {apiKey + apiKey}, {strings.ToUpper(apiKey)}, {strings.Repeat("k", 1<<20)},
 		{apiKey, apiKey}, {"wrong", apiKey}, {apiKey, "wrong"}, {apiKey + "," + second}, {apiKey + ", wrong"},
 	} {

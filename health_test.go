@@ -111,6 +111,27 @@ func TestQueueLate(t *testing.T) {
 	})
 }
 
+// The bound of the queue holds, and ends, although the clock was set back.
+func TestMaxQueuedClockSetBack(t *testing.T) {
+	const limit = 1000
+	inBubble(t, func(c *reset.Config) { unlimited(c); c.MaxQueued = limit }, func(t *testing.T, f *fixture) {
+		f.forgot("nobody@example.com")
+		skew(t, -2*time.Hour)
+		for range limit {
+			f.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{})
+		}
+		pass(time.Minute)
+		if err := f.Forgot(t.Context(), ann.Email, "192.0.2.1", reset.ForgotOptions{}); !errors.Is(err, reset.ErrTooManyRequests) {
+			t.Errorf("Forgot beside a full queue: %v", err)
+		}
+		f.begin()
+		pass(time.Minute)
+		skew(t, -4*time.Hour)
+		pass(time.Minute)
+		f.forgot(ann.Email)
+	})
+}
+
 // Public requests beyond MaxQueued are refused, whoever has an account, until
 // there is room. Trusted ones are not.
 func TestMaxQueued(t *testing.T) {

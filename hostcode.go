@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 // The host's code (Users, Store, Mailer, Limiter and the functions of Config)
 // may hang and may panic. Neither must hold or end the host's process.
 
+// hostGrace is how long the host's code may go on when its context has ended.
+const hostGrace = time.Second
+
 // inTime calls f and returns at the latest grace after ctx has ended, even if f
 // ignores ctx. f then goes on without anybody waiting. A panic of f becomes one
 // of inTime.
@@ -25,7 +29,9 @@ func inTime[T any](ctx context.Context, grace time.Duration, f func() (T, error)
 	}
 	r, returned := deadline.Call(ctx, grace, func() (r result) {
 		defer func() {
-			if p := recover(); p != nil {
+			if p := recover(); p == http.ErrAbortHandler {
+				panic(p)
+			} else if p != nil {
 				panic(panicOf(p))
 			}
 		}()

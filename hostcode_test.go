@@ -3,6 +3,7 @@ package reset_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -121,6 +122,50 @@ func TestDeliveryPanics(t *testing.T) {
 		}
 	})
 }
+
+// Users that end the goroutine, as a test's Fatal does, hold neither other mail
+// nor the end of Run.
+func TestHostExits(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 1 }, func(t *testing.T, f *fixture) {
+		f.host.onFind = func(_ context.Context, address string) error {
+			if address == ann.Email {
+				runtime.Goexit()
+			}
+			return nil
+		}
+		stop := f.run()
+		for range 20 {
+			f.forgot(ann.Email)
+		}
+		f.forgot(bob.Email)
+		pass(delivered)
+		f.wantSent(1)
+		stop()
+	})
+}
+
+// A Logger that panics stops nothing.
+func TestLoggerPanics(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.Logger = slog.New(panicking{}) }, func(t *testing.T, f *fixture) {
+		f.begin()
+		activation := f.request(ann.Email)
+		f.forgot(bob.Email)
+		pass(2 * time.Minute) // until what was counted is logged
+		f.wantSent(2)
+		if err := f.ChangePassword(t.Context(), activation, goodPassword); err != nil {
+			t.Error(err)
+		}
+		f.mailer.do = func(context.Context, int, reset.Message) error { panic("no mail") }
+		f.forgot(bob.Email)
+		pass(delivered)
+	})
+}
+
+// panicking is a slog.Handler.
+type panicking struct{ slog.Handler }
+
+func (panicking) Enabled(context.Context, slog.Level) bool  { return true }
+func (panicking) Handle(context.Context, slog.Record) error { panic("no log") }
 
 // A Mailer or Users that never returns costs an attempt, and no worker. It does
 // not keep Run from ending.

@@ -87,7 +87,13 @@ func (s *Service) guard(next, failed http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), handlerDeadline)
 		defer cancel()
-		r = r.WithContext(withCaller(ctx, func() string { return s.cfg.ClientIP(r) }))
+		r = r.WithContext(withCaller(ctx, func() (client string) {
+			s.events.noPanic(ctx, func() error { client = s.cfg.ClientIP(r); return nil })
+			return client
+		}))
+		if r.Body == nil { // of http.NewRequest
+			r.Body = http.NoBody
+		}
 		tracked := &tracker{ResponseWriter: w}
 		header := w.Header().Clone() // the host's, from around us
 		if r.Body != http.NoBody {

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -312,6 +314,52 @@ func TestHandlerTimeout(t *testing.T) {
 	}
 }
 
+// Code of the host that hangs, and does not heed its context, holds an answer for
+// 11 s and changes nothing.
+func TestHandlerOutlastsHost(t *testing.T) {
+	for _, tt := range []struct{ place, path string }{
+		{"FindByEmail", resetPath}, {"FindByEmail", newPath}, {"CheckPassword", newPath}, {"HashPassword", newPath},
+	} {
+		t.Run(tt.place+" "+tt.path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, ends := newHost(ann), make(chan struct{})
+				var on atomic.Bool
+				hang := func(place string) error {
+					if on.Load() && place == tt.place {
+						<-ends
+					}
+					return nil
+				}
+				h.onFind = func(context.Context, string) error { return hang("FindByEmail") }
+				h.onHash = func(context.Context, string) error { return hang("HashPassword") }
+				f := newTrusted(t, h, func(c *reset.Config) {
+					c.CheckPassword = func(context.Context, reset.User, string) error { return hang("CheckPassword") }
+				})
+				body := `{"email":"ann@example.com"}`
+				if tt.path == newPath {
+					body = newPassword(f.activation(ann), goodPassword)
+				}
+				on.Store(true)
+				for range 2 * runtime.GOMAXPROCS(0) { // later ones find no slot for hashing
+					start := time.Now()
+					wantAnswer(t, f.post(tt.path, body), 500, unknownErrorBody, "Retry-After: 5")
+					if took := time.Since(start); took > 11*time.Second {
+						t.Errorf("took %v, want 11 s at most", took)
+					}
+				}
+				f.wantPassword(ann, "")
+				f.wantQueued(0)
+				on.Store(false)
+				close(ends)
+				synctest.Wait()
+				if w := f.post(tt.path, body); w.Code != 200 {
+					t.Errorf("afterwards: %d %s", w.Code, w.Body)
+				}
+			})
+		})
+	}
+}
+
 // An error is logged at the level DEBUG once the client is gone.
 func TestClientGone(t *testing.T) {
 	f := newTrusted(t, newHost(ann), nil)
@@ -335,6 +383,37 @@ func TestAbortHandler(t *testing.T) {
 		}
 	}()
 	f.post(resetPath, `{"email":"ann@example.com"}`)
+}
+
+// A ClientIP that panics without the header of a proxy does not keep back ends
+// out, which do not come through it.
+func TestTrustedWithoutClientIP(t *testing.T) {
+	f := newTrusted(t, newHost(ann), func(c *reset.Config) {
+		c.ClientIP = func(r *http.Request) string { return r.Header["Cf-Connecting-Ip"][0] }
+	})
+	wantAnswer(t, f.post(newPath, newPassword(f.activation(ann), goodPassword)), 200, okBody)
+	f.wantPassword(ann, goodPassword)
+	if w := f.post(resetPath, `{"email":"ann@example.com"}`); w.Code != 200 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	r := forNobody()
+	r.Header.Set("Authorization", "wrong")
+	wantAnswer(t, f.do(r), 401, unauthorizedBody, challenge)
+}
+
+// A request that has never gone through a server may have no body.
+func TestNilBody(t *testing.T) {
+	f := newTrusted(t, newHost(ann), nil)
+	r := forNobody()
+	r.Body, r.ContentLength = nil, 0
+	wantAnswer(t, f.do(r), 400, badRequestBody)
+	form := formRequest("/forgot")
+	form.Body, form.ContentLength = nil, 0
+	w := httptest.NewRecorder()
+	f.Pages().ServeHTTP(w, form)
+	if w.Code/100 != 4 {
+		t.Errorf("Pages answers %d", w.Code)
+	}
 }
 
 // The answer to a panic keeps the headers that a middleware has set.

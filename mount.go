@@ -94,7 +94,8 @@ func (m *mount) redirection(r *http.Request, path string) string {
 // visitedHost returns the host that the browser has asked for, as far as is
 // known here. It decides on nothing but a redirect to BaseURL and a warning.
 func visitedHost(r *http.Request) string {
-	return cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host)
+	first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",") // each proxy may add one
+	return cmp.Or(strings.TrimSpace(first), r.Host)
 }
 
 func (m *mount) isBase(host string) bool {

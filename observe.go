@@ -27,8 +27,10 @@ func (o Observation) contained(events eventLog) Observation {
 		observed, end = ctx, func(string) {}
 		events.noPanic(ctx, func() error {
 			c, e := o(ctx, operation)
-			observed = c
-			end = func(outcome string) { events.noPanic(c, func() error { e(outcome); return nil }) }
+			if c != nil {
+				observed = c
+			}
+			end = func(outcome string) { events.noPanic(observed, func() error { e(outcome); return nil }) }
 			return nil
 		})
 		return observed, end

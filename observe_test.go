@@ -112,6 +112,16 @@ func TestObservationPanics(t *testing.T) {
 	}
 }
 
+func TestObservationWithoutContext(t *testing.T) {
+	observe := func(context.Context, string) (context.Context, func(string)) { return nil, func(string) {} }
+	inBubble(t, func(c *reset.Config) { c.Observe = observe }, func(t *testing.T, f *fixture) {
+		f.begin()
+		f.request(ann.Email)
+		pass(delivered)
+		f.wantSent(1)
+	})
+}
+
 // An operation that panics has failed.
 func TestObservePanic(t *testing.T) {
 	o := &observer{counts: make(map[string]int)}

@@ -112,7 +112,8 @@ func (f *figures) beat(ctx context.Context, now time.Time, mailerFails bool) {
 // minute. A mail system that fails is reported elsewhere.
 func (f *figures) warnIfLate(ctx context.Context, now time.Time) {
 	asked := f.asked.Load()
-	if _, ok := f.store.(StatsStore); !ok || now.Sub(time.UnixMilli(asked)) < lateAfter || !f.asked.CompareAndSwap(asked, now.UnixMilli()) {
+	since := now.Sub(time.UnixMilli(asked)) // less than 0 when the clock was set back
+	if _, ok := f.store.(StatsStore); !ok || 0 <= since && since < lateAfter || !f.asked.CompareAndSwap(asked, now.UnixMilli()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second) // a request may wait for it
@@ -135,10 +136,11 @@ func (f *figures) room(ctx context.Context, now time.Time, most int) error {
 	if !ok {
 		return nil
 	}
+	began := time.Now() // on a clock that nobody sets
 	f.mu.Lock()
-	counts := !now.Before(f.countAt)
+	counts := !began.Before(f.countAt)
 	if counts {
-		f.countAt = now.Add(statsTimeout)
+		f.countAt = began.Add(statsTimeout)
 	}
 	full := f.full
 	f.mu.Unlock()
@@ -146,12 +148,12 @@ func (f *figures) room(ctx context.Context, now time.Time, most int) error {
 		// A client that hangs up must not leave the queue without its bound.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsTimeout)
 		defer cancel()
-		n, began := 0, time.Now()
+		n := 0
 		err := f.events.noPanic(ctx, func() (err error) { n, err = store.Queued(ctx, now, most); return err })
 		full = err == nil && n >= most
 		f.mu.Lock()
 		f.full = full
-		f.countAt = now.Add(max(countEvery, 10*time.Since(began)))
+		f.countAt = began.Add(max(countEvery, 10*time.Since(began)))
 		f.mu.Unlock()
 	}
 	if full {

@@ -63,7 +63,7 @@ type accounts struct {
 // find returns the user with a canonical address. It believes the host only if
 // the user has that address: collations equate more letters than addresses do.
 func (a accounts) find(ctx context.Context, address string) (User, error) {
-	user, err := a.users.FindByEmail(ctx, address)
+	user, err := inTime(ctx, hostGrace, func() (User, error) { return a.users.FindByEmail(ctx, address) })
 	if errors.Is(err, ErrManyUsers) {
 		a.events.count(ctx, userAmbiguous)
 	}
