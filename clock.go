@@ -27,7 +27,7 @@ const (
 	clockRetry   = 5 * time.Second // after one that failed
 	clockTimeout = time.Second
 	maxSkew      = 5 * time.Second
-	doubtTimeout = 5 * time.Minute // after a jump of the only clock
+	doubtTimeout = 5 * time.Minute // after a jump of the clock
 )
 
 // A clock has the time of the store. Between two looks it counts on by itself,
@@ -43,7 +43,7 @@ type clock struct {
 	mu    sync.Mutex
 	seen  time.Time // on the machine's clock, when it was read last
 	at    time.Time // that moment
-	jumps time.Time // when the machine's clock jumped last
+	jumps time.Time // when the clock jumped last: the store's, or else the machine's
 }
 
 // A reading is what the store's clock showed.
@@ -128,6 +128,11 @@ func (c *clock) look(ctx context.Context, last *reading) *reading {
 		return &reading{at: time.Now(), time: wall.Now(), good: clockRetry}
 	}
 	r := &reading{at: began.Add(took / 2), time: now, good: clockEvery}
+	if last != nil && r.now().Sub(last.now()).Abs() > maxSkew {
+		c.mu.Lock()
+		c.jumps = time.Now()
+		c.mu.Unlock()
+	}
 	r.skew = r.now().Sub(wall.Now()).Round(time.Millisecond)
 	if r.skew.Abs() > maxSkew && (last == nil || (r.skew-last.skew).Abs() > maxSkew) {
 		c.events.log(ctx, clockSkew, "store_ahead", r.skew)
@@ -152,13 +157,12 @@ func (c *clock) machine(ctx context.Context) time.Time {
 	return now
 }
 
-// doubtful reports whether the only clock has jumped a short time ago. What is
-// too old by it may be young.
+// doubtful reports whether the clock has jumped a short time ago. What is too old
+// by it may be young.
 func (c *clock) doubtful(ctx context.Context) bool {
-	if r := c.reading(ctx); r != nil && !r.none {
-		return false
+	if r := c.reading(ctx); r == nil || r.none {
+		c.machine(ctx)
 	}
-	c.machine(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.jumps.IsZero() && time.Since(c.jumps) < doubtTimeout
@@ -167,8 +171,8 @@ func (c *clock) doubtful(ctx context.Context) bool {
 // agreed reports whether the clocks agree, so that what has expired may be
 // removed.
 func (c *clock) agreed(ctx context.Context) bool {
-	if r := c.reading(ctx); r != nil && !r.none {
-		return r.skew.Abs() <= maxSkew
+	if r := c.reading(ctx); r != nil && !r.none && r.skew.Abs() > maxSkew {
+		return false
 	}
 	return !c.doubtful(ctx)
 }

@@ -94,6 +94,36 @@ func TestMachineClockJumps(t *testing.T) {
 	})
 }
 
+// A jump of the store's clock, as in a failover, removes nothing.
+func TestStoreClockJumps(t *testing.T) {
+	var off atomic.Int64
+	read := func() (time.Time, error) { return time.Now().Add(time.Duration(off.Load())), nil }
+	inBubble(t, withClock(read), func(t *testing.T, f *fixture) {
+		var up atomic.Bool
+		f.mailer.do = func(context.Context, int, reset.Message) error {
+			if !up.Load() {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		f.begin()
+		f.request(ann.Email)
+		f.request(bob.Email)
+		pass(10 * time.Second)
+		purges := f.store.Calls("Purge")
+		off.Store(int64(57 * time.Minute))
+		pass(2 * time.Minute)
+		off.Store(0)
+		up.Store(true)
+		pass(4 * time.Minute)
+		f.wantEvent("mail_sent", 2)
+		f.wantEvent("mail_expired", 0)
+		if got := f.store.Calls("Purge"); got > purges+1 { // one before the clock was looked at
+			t.Errorf("Purge was called %d times while the clock was in doubt", got-purges)
+		}
+	})
+}
+
 // Where the machine's clock is the only one, a jump removes nothing.
 func TestOnlyClockJumps(t *testing.T) {
 	for _, off := range []time.Duration{2 * time.Hour, 57 * time.Minute, -2 * time.Hour} {

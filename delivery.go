@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/url"
 	"slices"
@@ -91,7 +92,7 @@ func (s *Service) Run(ctx context.Context) error {
 	d.mu.Lock()
 	d.ended = true
 	d.mu.Unlock()
-	d.giveBack(d.takeReady(maxBatch))
+	d.giveBack(d.takeReady(math.MaxInt))
 	overtime := time.AfterFunc(drainTimeout, cut)
 	defer overtime.Stop()
 	d.running.Wait()
@@ -482,7 +483,7 @@ func (d *delivery) activate(j *job) bool {
 	case errors.Is(err, ErrGone):
 		d.settle(ctx, unspent(others))
 		return false
-	case errors.Is(err, ErrTooManyRequests):
+	case errors.Is(err, ErrTooManyRequests) && m.UserID == "":
 		d.drop(ctx, j.mails, j.user)
 		return false
 	case err != nil:
@@ -562,13 +563,17 @@ func jitter(t time.Duration) time.Duration {
 }
 
 // group makes one job of the public requests for one address, and one of any
-// other mail.
+// other mail. The link is that of the request that lives the longest.
 func group(mails []Mail) (jobs []job) {
 	public := make(map[string]int)
 	for _, m := range mails {
 		if m.Kind == MailReset && m.UserID == "" {
 			if i, ok := public[m.Email]; ok {
-				jobs[i].mails = append(jobs[i].mails, m)
+				mails := append(jobs[i].mails, m)
+				if m.Expires.After(mails[0].Expires) {
+					mails[0], mails[len(mails)-1] = m, mails[0]
+				}
+				jobs[i].mails = mails
 				continue
 			}
 			public[m.Email] = len(jobs)
@@ -833,19 +838,13 @@ func (d *delivery) giveUp(ctx context.Context, mails []Mail, e event, o MailOutc
 	d.settle(ctx, done)
 }
 
-// drop removes mails for which a user gets no link. Public requests of an hour
-// that are over the budget are one entry in the history.
+// drop removes public requests for which a user gets no link. Those of an hour
+// are one entry in the history.
 func (d *delivery) drop(ctx context.Context, mails []Mail, user User) {
-	done, n := removed(mails), Note{At: d.clock.now(ctx)}
-	if m := mails[0]; m.UserID != "" {
-		d.events.count(ctx, overCap, "user", user.ID)
-		n.Outcome = OutcomeOverCap
-		done[0].Note = d.note(m, n)
-	} else {
-		d.events.count(ctx, overBudget, "user", user.ID)
-		n.ID, n.Requests, n.Outcome = hourOf(n.At), len(mails), OutcomeOverBudget
-		done[0].Note = d.note(Mail{Kind: MailReset, UserID: user.ID}, n)
-	}
+	d.events.count(ctx, overBudget, "user", user.ID)
+	done, now := removed(mails), d.clock.now(ctx)
+	done[0].Note = d.note(Mail{Kind: MailReset, UserID: user.ID},
+		Note{ID: hourOf(now), Requests: len(mails), At: now, Outcome: OutcomeOverBudget})
 	d.settle(ctx, done)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopassreset/reset"
+	"github.com/gopassreset/reset/resettest"
 )
 
 // fails returns a Mailer's answer to every message.
@@ -223,6 +224,31 @@ func TestPublicRequestsMerge(t *testing.T) {
 		f.wantQueued(0)
 		if a, b := f.mailer.sent[0].To, f.mailer.sent[1].To; a == b {
 			t.Errorf("two mails to %s", a)
+		}
+	})
+}
+
+// One link answers an old request and a new one, and lives as long as the new one.
+func TestPublicRequestsMergeIntoTheLatest(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, f *fixture) {
+		f.forgot(ann.Email)
+		pass(53 * time.Minute)
+		fresh := time.Now()
+		f.forgot(ann.Email)
+		pass(2 * time.Second)
+		f.mailer.do = func(context.Context, int, reset.Message) error {
+			if time.Since(fresh) < 3*time.Minute {
+				return errors.New("451 4.7.1 greylisted")
+			}
+			return nil
+		}
+		f.begin()
+		pass(10 * time.Minute)
+		f.wantEvent("mail_sent", 1)
+		for _, m := range f.mailer.attempts() {
+			if life := m.Expires.Sub(fresh); life < 59*time.Minute {
+				t.Errorf("the link ends %v after the latest request", life)
+			}
 		}
 	})
 }
@@ -679,6 +705,49 @@ func TestRunEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Run frees all that it holds when it ends, however much that is.
+func TestRunFreesAll(t *testing.T) {
+	inBubble(t, func(c *reset.Config) { c.Workers = 1000 }, func(t *testing.T, f *fixture) {
+		f.mailer.do = func(context.Context, int, reset.Message) error { <-time.After(8 * time.Second); return nil }
+		f.notifications(3000)
+		stop := f.begin()
+		pass(3 * time.Second)
+		stop()
+		if s, err := f.Stats(t.Context()); err != nil || s.Leased > 0 || s.Waiting == 0 {
+			t.Errorf("after Run: %+v, %v", s, err)
+		}
+	})
+}
+
+// A mail whose own activation is being redeemed waits for the outcome.
+func TestMailWaitsForClaim(t *testing.T) {
+	edit := func(c *reset.Config) {
+		c.MaxRequests = 1
+		c.Store = &resettest.FaultStore{Store: &resettest.MemStore{UsersElsewhere: true}}
+	}
+	inBubble(t, edit, func(t *testing.T, f *fixture) {
+		f.mailer.do = func(_ context.Context, n int, _ reset.Message) error {
+			if n == 0 {
+				return errors.New("451 4.7.1 greylisted")
+			}
+			return nil
+		}
+		f.host.onSet = func(context.Context, string) error {
+			<-time.After(20 * time.Second) // beyond the second attempt
+			return reset.ErrNotChanged
+		}
+		f.begin()
+		activation := f.request(ann.Email)
+		pass(time.Second)
+		if err := f.ChangePassword(t.Context(), activation, goodPassword); !errors.Is(err, reset.ErrNotChanged) {
+			t.Errorf("ChangePassword: %v", err)
+		}
+		pass(10 * time.Minute)
+		f.wantEvent("mail_sent", 1)
+		f.wantQueued(0)
+	})
 }
 
 // A lease without time for an exchange may be another's any moment: the server

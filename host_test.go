@@ -273,7 +273,7 @@ func (f *fixture) notifications(n int) {
 	now := time.Now()
 	for i := range n {
 		m := reset.Mail{
-			ID: reset.ID{byte(i)}, Kind: reset.MailNotification, UserID: ann.ID, Email: ann.Email,
+			ID: reset.ID{byte(i >> 8), byte(i)}, Kind: reset.MailNotification, UserID: ann.ID, Email: ann.Email,
 			Due: now, Expires: now.Add(time.Hour),
 		}
 		if err := f.store.Store.Enqueue(f.t.Context(), m); err != nil {

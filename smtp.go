@@ -127,7 +127,8 @@ func (m *SMTPMailer) SendTimeout() time.Duration {
 //   - [ErrUnavailable] if the server, the sender or the settings are at fault:
 //     no connection, no TLS, a log-in or sender refused, any reply of 421 or
 //     454, or the same refusal for three recipients in a row
-//   - [ErrUnconfirmed] if the reply to the message did not come in time
+//   - [ErrUnconfirmed] if the reply to the message did not come in time, or is
+//     none
 //
 // or neither of them after any other failure, which may pass. The error says at
 // which stage the exchange failed, and repeats no secret.

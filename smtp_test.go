@@ -180,6 +180,37 @@ func TestSMTPSlowDot(t *testing.T) {
 	}
 }
 
+// Addresses that the server refuses do not hold up others, however many come
+// first.
+func TestSMTPDeadAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := smtptest.New(t, smtptest.Script{On: map[string]smtptest.Action{"RCPT": func(c *smtptest.Conn) bool {
+			if strings.Contains(c.Line(), "dead") {
+				return smtptest.Say("550 5.1.1 nobody of that name")(c)
+			}
+			return smtptest.Say("250 ok")(c)
+		}}})
+		m := plainMailer(t, s)
+		m.Addr = "localhost:25"
+		m.SetDial(s.Dial)
+		h := newHost(ann, bob)
+		f := newFixture(t, h, func(c *reset.Config) { c.Mailer = m })
+		f.begin()
+		for i := range 60 {
+			address := fmt.Sprintf("dead%d@example.net", i)
+			h.put(reset.User{ID: fmt.Sprint("dead", i), Email: address})
+			if err := f.Forgot(t.Context(), address, fmt.Sprintf("10.%d.0.1", i), reset.ForgotOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(3 * time.Second)
+		f.forgot(ann.Email)
+		f.request(bob.Email)
+		pass(30 * time.Second)
+		f.wantEvent("mail_sent", 2)
+	})
+}
+
 // Errors go to logs. They have one prefix and do not repeat a link that a server
 // quotes.
 func TestSMTPErrors(t *testing.T) {

@@ -232,7 +232,6 @@ const (
 	OutcomeUndeliverable MailOutcome = "undeliverable" // it never will
 	OutcomeExpired       MailOutcome = "expired"       // too old before it could be sent
 	OutcomeWithdrawn     MailOutcome = "withdrawn"     // its request ended first
-	OutcomeOverCap       MailOutcome = "over_cap"      // the user had too many live requests
 	OutcomeOverBudget    MailOutcome = "over_budget"   // the user had got too many mails
 	OutcomeUserGone      MailOutcome = "user_gone"     // the address is not the user's any more
 )

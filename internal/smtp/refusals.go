@@ -14,6 +14,7 @@ type refusals struct {
 	mu         sync.Mutex
 	reply      reply
 	recipients map[string]bool
+	blameAt    int // how many recipients blame the server next, for a reply about them
 }
 
 type reply struct {
@@ -25,12 +26,14 @@ type reply struct {
 func (r *refusals) accepted() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	clear(r.recipients)
+	r.recipients = nil
 }
 
 // judge says whose a failure is that the reply alone takes to be e.Fault. It
 // blames the server at most once in a row for each recipient: a message that
-// meets the same reply again must not keep others from being sent.
+// meets the same reply again must not keep others from being sent. Nor must many
+// recipients who are all wrong: a reply about them blames the server only when
+// there are twice as many.
 func (r *refusals) judge(e *Error, to string) Fault {
 	if !e.Stage.namesRecipient() || e.Code/100 != 5 && e.Fault != OfServer {
 		return e.Fault
@@ -38,15 +41,17 @@ func (r *refusals) judge(e *Error, to string) Fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if said := (reply{e.Stage, e.Code, e.Enhanced}); r.recipients == nil || said != r.reply || len(r.recipients) == maxRefused {
-		r.reply, r.recipients = said, make(map[string]bool)
+		r.reply, r.recipients, r.blameAt = said, make(map[string]bool), manyRefused
 	}
 	again := r.recipients[to]
 	r.recipients[to] = true
+	n := len(r.recipients)
 	switch {
-	case e.Fault != OfServer && len(r.recipients) < manyRefused:
+	case e.Fault != OfServer && n < manyRefused:
 		return e.Fault
-	case again:
+	case again, e.Fault == OfMessage && n < r.blameAt:
 		return Passing
 	}
+	r.blameAt = 2 * n
 	return OfServer
 }

@@ -9,8 +9,9 @@ import (
 )
 
 // The same reply for several recipients in a row is the server's fault, whatever
-// its code. The server is blamed once for each of them: a message that always
-// gets this reply must not hold up the others.
+// its code. The server is blamed once for each of them, and for a reply about
+// recipients once for twice as many: messages that always get this reply must not
+// hold up the others.
 func TestRefusalsInARow(t *testing.T) {
 	const (
 		nobody = "550 5.1.1 nobody"
@@ -25,8 +26,9 @@ func TestRefusalsInARow(t *testing.T) {
 	}
 	for name, tries := range map[string][]try{
 		"three recipients": {
-			{"a", nobody, smtp.OfMessage}, {"b", nobody, smtp.OfMessage}, {"c", nobody, smtp.OfServer}, {"d", nobody, smtp.OfServer},
-			{"d", nobody, smtp.Passing}, {"a", nobody, smtp.Passing}, {"e", nobody, smtp.OfServer},
+			{"a", nobody, smtp.OfMessage}, {"b", nobody, smtp.OfMessage}, {"c", nobody, smtp.OfServer}, {"d", nobody, smtp.Passing},
+			{"d", nobody, smtp.Passing}, {"a", nobody, smtp.Passing}, {"e", nobody, smtp.Passing}, {"f", nobody, smtp.OfServer},
+			{"g", nobody, smtp.Passing}, {"h", "", 0}, {"a", nobody, smtp.OfMessage}, {"b", nobody, smtp.OfMessage}, {"c", nobody, smtp.OfServer},
 		},
 		"relaying": {
 			{"a", denied, smtp.Passing}, {"b", denied, smtp.Passing}, {"b", denied, smtp.Passing}, {"c", denied, smtp.OfServer}, {"c", denied, smtp.Passing},
