@@ -176,3 +176,36 @@ func TestBreakerPublicRequestsForNobody(t *testing.T) {
 		f.wantQueued(0)
 	})
 }
+
+// Nor do they delay mail through a mail system that takes one message at a time.
+func TestBreakerFloodOfNobody(t *testing.T) {
+	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
+		var exchanges atomic.Int64
+		f.mailer.do = func(context.Context, int, reset.Message) error {
+			defer exchanges.Add(-1)
+			if exchanges.Add(1) > 1 {
+				return reset.ErrUnavailable
+			}
+			<-time.After(200 * time.Millisecond)
+			return nil
+		}
+		f.store.Before = func(_ context.Context, method string) error {
+			if method == "Lease" || method == "Settle" {
+				<-time.After(5 * time.Millisecond)
+			}
+			return nil
+		}
+		f.begin()
+		f.request(ann.Email)
+		f.request(bob.Email) // is refused
+		pass(10 * time.Second)
+		for i := range 3000 {
+			f.forgot(fmt.Sprintf("nobody%d@example.com", i))
+		}
+		pass(2 * time.Second)
+		f.forgot(ann.Email)
+		pass(8 * time.Second)
+		f.wantEvent("mail_sent", 3)
+		f.wantQueued(0)
+	})
+}

@@ -221,7 +221,7 @@ func (d *delivery) startExchanges(now time.Time) (wait time.Duration) {
 	}
 	turns, wait := d.breaker.begin(now, n)
 	if len(turns) == 0 {
-		d.giveBack(d.takeReady(n))
+		d.giveBack(d.takeReady(math.MaxInt))
 		return wait
 	}
 	jobs := d.takeReady(len(turns))
@@ -275,6 +275,7 @@ func (d *delivery) endTurn(t turn, o outcome, err error) {
 func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	d.mu.Lock()
 	batch := max(d.cfg.Workers, min(d.batch+d.ahead, maxBatch))
+	perTurn := d.batch / d.cfg.Workers // since public requests that have no user need no exchange
 	held, most, preparing, paused := len(d.ready)+d.resolving, d.cfg.Workers+d.ahead, d.preparing, d.pausedUntil.Sub(now)
 	d.mu.Unlock()
 	if paused > 0 {
@@ -288,6 +289,8 @@ func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 		return 0, wait
 	case n <= held:
 		return 0, maxWait
+	case n < batch:
+		n *= perTurn
 	}
 	return max(1, min(n, batch)-held), 0
 }
