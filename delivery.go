@@ -481,10 +481,14 @@ func (d *delivery) activate(j *job) bool {
 	}
 	m, others := &j.mails[0], j.mails[1:]
 	var err error
+	issuedBefore, until := j.activation != "", m.Due
 	j.activation, j.expires, err = d.issue(ctx, m, j.user)
 	switch {
 	case errors.Is(err, ErrGone):
 		d.settle(ctx, unspent(others))
+		if issuedBefore {
+			d.withdrawn(ctx, *m, until)
+		}
 		return false
 	case errors.Is(err, ErrTooManyRequests) && m.UserID == "":
 		d.drop(ctx, j.mails, j.user)
@@ -888,6 +892,16 @@ func (d *delivery) noted(ctx context.Context, m Mail, done []Settlement, cause e
 		done[0].Note = d.note(m, n)
 	}
 	return done
+}
+
+// withdrawn notes that a mail was not sent which is gone after an activation was
+// issued for it. Once its lease has run out, somebody else may have sent it.
+func (d *delivery) withdrawn(ctx context.Context, m Mail, until time.Time) {
+	if now := d.clock.now(ctx); now.Before(until) {
+		done := removed([]Mail{m})
+		done[0].Note = d.note(m, Note{At: now, Outcome: OutcomeWithdrawn})
+		d.settle(ctx, done)
+	}
 }
 
 // hourOf returns an ID for what happened within an hour.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,4 +190,68 @@ func TestHistoryOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantHistory(ann)
+}
+
+// A mail that was revoked after an activation was issued ahead of its exchange was
+// not sent.
+func TestHistoryOfIssuedAhead(t *testing.T) {
+	const users = 60
+	inBubble(t, func(c *reset.Config) { unlimited(c); c.Workers = 2 }, func(t *testing.T, f *fixture) {
+		var slow atomic.Bool
+		sent := make(map[string]bool)
+		var mu sync.Mutex
+		f.mailer.do = func(_ context.Context, _ int, m reset.Message) error {
+			mu.Lock()
+			sent[m.To] = true
+			mu.Unlock()
+			if slow.Load() {
+				<-time.After(3 * time.Second)
+			}
+			return nil
+		}
+		f.store.Before = func(_ context.Context, method string) error {
+			if method == "Lease" || method == "Settle" || method == "Issue" {
+				<-time.After(5 * time.Millisecond)
+			}
+			return nil
+		}
+		user := func(i int) reset.User {
+			return reset.User{ID: fmt.Sprint("u", i), Email: fmt.Sprintf("u%d@example.com", i)}
+		}
+		for i := range users {
+			f.host.put(user(i))
+			f.forgot(user(i).Email)
+		}
+		pass(3 * time.Second)
+		f.run()
+		for len(f.mailer.attempts()) < users/3 {
+			<-time.After(time.Millisecond)
+		}
+		slow.Store(true)
+		pass(time.Second)
+		for i := range users {
+			if err := f.Revoke(t.Context(), user(i).ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(10 * time.Minute)
+		withdrawn := 0
+		for i := range users {
+			entries, err := f.History(t.Context(), user(i).ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if was := e.Outcome == reset.OutcomeSent; was != sent[user(i).Email] {
+					t.Errorf("%v; sent: %t", e, !was)
+				}
+				if e.Outcome == reset.OutcomeWithdrawn {
+					withdrawn++
+				}
+			}
+		}
+		if withdrawn == 0 {
+			t.Error("nothing was issued ahead and withdrawn")
+		}
+	})
 }

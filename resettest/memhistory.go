@@ -151,15 +151,15 @@ func (s *MemStore) note(d reset.Settlement) {
 	}
 }
 
-// withdraw records that a mail was removed with its request. If it is leased, it
-// may be on its way.
+// withdraw records that a mail was removed with its request. With an attempt under
+// its lease it may be on its way.
 func (s *MemStore) withdraw(now time.Time, m *reset.Mail) {
 	known := s.entries[entryKey{m.UserID, m.ID}] != nil
 	e := s.entry(now, m.UserID, m.ID, reset.HistoryTrusted)
 	if !known {
 		e.Expires = m.Expires
 	}
-	if !known || m.Lease == (reset.ID{}) {
+	if !known || m.Lease == (reset.ID{}) || e.Outcome == "" && e.attempted.UnixMilli() < m.Lease.Time().UnixMilli() {
 		e.Outcome, e.OutcomeAt, e.attempted = reset.OutcomeWithdrawn, now, time.Time{}
 	}
 }

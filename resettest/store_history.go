@@ -275,6 +275,9 @@ func (c *storeCheck) historyOfWithdrawn() {
 		onItsWay, first := c.attemptPublic(start, user)
 		freed, second := c.attemptPublic(start, user)
 		c.settle(retry(freed, at(late)))
+		freed, third := c.attemptPublic(start, user)
+		c.settle(retry(freed, at(time.Second)))
+		c.lease(at(time.Second), at(late), 1)
 		_, leased := c.issuedWithMail(user)
 		c.lease(start, at(late), 1)
 		_, waits := c.issuedWithMail(user)
@@ -283,10 +286,10 @@ func (c *storeCheck) historyOfWithdrawn() {
 			return reset.HistoryEntry{ID: m.ID, Kind: reset.HistoryTrusted, Expires: m.Expires}
 		}
 		want := []reset.HistoryEntry{
-			withdrawn(entry(waits), end), withdrawn(entry(leased), end), withdrawn(second, end), ended(sent(first, start), end, start),
+			withdrawn(entry(waits), end), withdrawn(entry(leased), end), withdrawn(third, end), withdrawn(second, end), ended(sent(first, start), end, start),
 		}
 		got, err := c.historyStore().History(c.Context(), start, user, 100)
-		if err != nil || len(got) < 4 {
+		if err != nil || len(got) < len(want) {
 			c.Fatalf("History: %d entries, %v", len(got), err)
 		}
 		for i, w := range want {
@@ -294,7 +297,7 @@ func (c *storeCheck) historyOfWithdrawn() {
 			for _, t := range []*time.Time{&w.OutcomeAt, &w.Expires, &w.EndAt} {
 				*t = t.UTC()
 			}
-			if g := got[len(got)-4+i]; g != w {
+			if g := got[len(got)-len(want)+i]; g != w {
 				c.Errorf("History of %q: got %+v, want %+v", user, g, w)
 			}
 		}

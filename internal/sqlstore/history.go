@@ -185,16 +185,22 @@ type ending struct {
 }
 
 // record records what becomes of a user's requests, and of the mails that were
-// removed with them. One that is leased may be on its way: whoever sends it
-// records how that ended.
-func (e ending) record(ctx context.Context, s *Store, c Conn, userID string, mails []row, leased []bool) error {
+// removed with them, which have leases. One with an attempt under its lease may be
+// on its way: whoever sends it records how that ended.
+func (e ending) record(ctx context.Context, s *Store, c Conn, userID string, mails []row, leases []reset.ID) error {
 	now := e.now.UnixMilli()
 	for i, m := range mails {
+		leased := leases[i] != reset.ID{}
 		err := s.record(ctx, c, entry{realm: s.realm, userID: userID, id: m.key, kind: reset.HistoryTrusted, made: e.now},
 			value{"ends", m.expires, true},
-			value{"outcome", text(string(reset.OutcomeWithdrawn)), leased[i]},
-			value{"outcome_at", now, leased[i]},
-			value{"attempted", 0, leased[i]})
+			value{"outcome", text(string(reset.OutcomeWithdrawn)), leased},
+			value{"outcome_at", now, leased},
+			value{"attempted", 0, leased})
+		if err == nil && leased {
+			err = exec(ctx, c, `UPDATE `+s.dialect.byKey(historyTable)+` SET outcome = ?, outcome_at = ?, attempted = 0
+				WHERE realm = ? AND user_id = ? AND id = ? AND outcome IS NULL AND attempted < ?`,
+				text(string(reset.OutcomeWithdrawn)), now, s.realm, text(userID), m.key, leases[i].Time().UnixMilli())
+		}
 		if err != nil {
 			return err
 		}
@@ -209,18 +215,19 @@ func (e ending) record(ctx context.Context, s *Store, c Conn, userID string, mai
 		append(args, now, s.realm, text(userID), now)...)
 }
 
-// resetMails locks and returns a user's reset mails, and which of them are
-// leased.
-func (s *Store) resetMails(ctx context.Context, c Conn, userID string) (mails []row, leased []bool, err error) {
+// resetMails locks and returns a user's reset mails and their leases.
+func (s *Store) resetMails(ctx context.Context, c Conn, userID string) (mails []row, leases []reset.ID, err error) {
 	err = each(ctx, c, func(r Row) error {
 		var m row
+		var id reset.ID
 		var lease []byte
 		err := r.Scan(&m.key, &m.expires, &lease)
-		mails, leased = append(mails, m), append(leased, lease != nil)
+		copy(id[:], lease)
+		mails, leases = append(mails, m), append(leases, id)
 		return err
 	}, `SELECT id, expires, lease FROM `+s.dialect.byUser(mailsTable)+` WHERE `+s.dialect.inRealm+` AND user_id = ? AND kind = ?`+s.dialect.forUpdate,
 		s.realm, text(userID), text(string(reset.MailReset)))
-	return mails, leased, err
+	return mails, leases, err
 }
 
 // selectHistory returns one statement, so that it sees the queue and the history

@@ -315,9 +315,9 @@ func (s *Store) removeAll(ctx context.Context, c Conn, userID string, e ending) 
 		return err
 	}
 	var mails []row
-	var leased []bool
+	var leases []reset.ID
 	if s.kept() > 0 {
-		mails, leased, err = s.resetMails(ctx, c, userID)
+		mails, leases, err = s.resetMails(ctx, c, userID)
 		if err == nil && len(mails) == 0 {
 			return e.record(ctx, s, c, userID, nil, nil)
 		}
@@ -328,5 +328,5 @@ func (s *Store) removeAll(ctx context.Context, c Conn, userID string, e ending) 
 	if err != nil || s.kept() <= 0 {
 		return err
 	}
-	return e.record(ctx, s, c, userID, mails, leased)
+	return e.record(ctx, s, c, userID, mails, leases)
 }
