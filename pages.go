@@ -111,12 +111,12 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
 	p.warnOfMount(r, path)
 	switch {
 	case route.get == nil:
-		p.write(w, r, http.StatusNotFound, ui.Page{Name: "notfound"})
+		p.refuseRoute(w, r, answerNotFound)
 	case get:
 		route.get(w, r)
 	case r.Method == http.MethodPost && route.post != nil:
 		route.post(w, r)
-	case route.post != nil && p.apps.isPreflight(r):
+	case route.post != nil && isPreflight(r) && p.apps.allow(r):
 		p.jsonHeaders(w, r)
 		p.apps.preflight(w)
 	default:
@@ -124,8 +124,21 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
 		if route.post != nil {
 			w.Header().Set("Allow", "GET, HEAD, POST")
 		}
-		p.write(w, r, http.StatusMethodNotAllowed, ui.Page{Name: "notfound"})
+		if isPreflight(r) && !p.apps.allow(r) {
+			p.reportForeign(r)
+		}
+		p.refuseRoute(w, r, answerMethodNotAllowed)
 	}
+}
+
+// refuseRoute answers a request for which there is no route.
+func (p *pages) refuseRoute(w http.ResponseWriter, r *http.Request, a answer) {
+	if !isJSON(r) && !isJSONGet(r) {
+		p.write(w, r, a.status, ui.Page{Name: "notfound"})
+		return
+	}
+	p.headers(w)
+	a.write(w)
 }
 
 func (p *pages) serveFailed(w http.ResponseWriter, r *http.Request) {

@@ -177,6 +177,36 @@ func TestAllowedOrigins(t *testing.T) {
 	if got := b.store.Calls("Enqueue"); got != 0 {
 		t.Errorf("%d requests were queued", got)
 	}
+	// Behind a preflight that fails a browser sends nothing more.
+	const typo = "https://app.example.com.typo"
+	b.do(preflight("/forgot", typo))
+	if got := b.log.named("foreign_post"); got[len(got)-1]["origin"] != typo {
+		t.Errorf("logged %v", got)
+	}
+}
+
+// JSON is answered with JSON where there is no route, too.
+func TestJSONWithoutRoute(t *testing.T) {
+	b := newApp(t)
+	method := func(r *http.Request, method string) *http.Request {
+		r.Method = method
+		return r
+	}
+	for name, tt := range map[string]struct {
+		r      *http.Request
+		status int
+		body   string
+	}{
+		"POST":              {jsonRequest("/nowhere", "{}"), 404, notFoundBody},
+		"POST with a slash": {jsonRequest("/forgot/", "{}"), 404, notFoundBody},
+		"POST to a page":    {jsonRequest("/done", "{}"), 405, methodBody},
+		"PUT":               {method(jsonRequest("/reset", "{}"), "PUT"), 405, methodBody},
+		"DELETE":            {method(jsonRequest("/nowhere", "{}"), "DELETE"), 404, notFoundBody},
+	} {
+		if w := b.do(tt.r); w.Code != tt.status || w.Body.String() != tt.body {
+			t.Errorf("%s: got %d %s", name, w.Code, w.Body)
+		}
+	}
 }
 
 // An app that does not send JSON can read why it is refused.
