@@ -318,6 +318,9 @@ func checkURLs(c *Config, m *mistakes) (base *url.URL) {
 	origins := []string{originOf(base)}
 	for i, origin := range c.AllowedOrigins {
 		u, err := checkURL(origin)
+		if !strings.Contains(origin, "//") {
+			err = quoted(origin, "is not an origin, such as https://app.example.com")
+		}
 		if err == nil && originOf(u) != origin {
 			err = quoted(origin, "is not an origin as browsers send it: want %s", originOf(u))
 		}
@@ -430,6 +433,9 @@ func checkLink(s string, schemes ...string) error {
 		if u.Scheme == scheme && (u.Host != "" || scheme == "mailto") {
 			return nil
 		}
+	}
+	if slices.Contains(schemes, "mailto") && u.Scheme == "" && strings.Contains(s, "@") {
+		return fmt.Errorf("%q is not a URL: want mailto:%s", s, s)
 	}
 	return quoted(s, "is not an absolute URL with one of the schemes %s", strings.Join(schemes, ", "))
 }

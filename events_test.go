@@ -90,7 +90,7 @@ func fieldDoc(t *testing.T, file, name string) (doc string) {
 	return doc
 }
 
-// However often strangers cause an event, it is one record a minute and client,
+// However often strangers cause an event, it is one record a minute per client,
 // and however many they are, their number is bounded.
 func TestEventCounts(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {

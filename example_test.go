@@ -27,13 +27,10 @@ var users reset.Users
 // The wiring of a host.
 func Example_wiring() {
 	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-
 	store, err := storesqlite.Open("app.db") // the host's tables may live in it too: store.DB()
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer store.Close()
 	svc, err := reset.New(reset.Config{
 		Users:   users, // the host's accounts: FindByEmail, HashPassword, SetPassword
 		Store:   store,
@@ -54,6 +51,7 @@ func Example_wiring() {
 
 	stop() // ends Run, which finishes what it is sending
 	wg.Wait()
+	store.Close()
 }
 
 // A host's own test: from "I forgot my password" to the new one.

@@ -48,7 +48,7 @@ const checkLength = 12
 // The JSON answers are {"message":"ok"}, or an object with the members error
 // and message: BAD_REQUEST (400), TOO_MANY_REQUESTS (429, with Retry-After),
 // UNKNOWN_ERROR (503 with Retry-After where the host or its store is busy or has
-// failed, 500 where trying again is vain), and for a refused password PASSWORD_REFUSED (400) with the member
+// failed, 500 where trying again is pointless), and for a refused password PASSWORD_REFUSED (400) with the member
 // reason of [PasswordError].
 //
 // Between the link and the form the activation is in a cookie, __Host-reset, or

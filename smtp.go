@@ -221,7 +221,7 @@ func (m *SMTPMailer) settings() (server smtp.Server, s sender, err error) {
 	case m.Token != nil && (m.Username == "" || m.Password != ""):
 		return wrong("Token", "needs a Username and no Password")
 	case m.Token == nil && (m.Username == "") != (m.Password == ""):
-		return wrong("Username", "and Password must be set together")
+		return wrong("Username", "and Password must be set together; if one comes from an environment variable, that is not set")
 	case strings.Contains(m.Username+m.Password, "\x00"):
 		return wrong("Username", "or Password has a NUL, which SMTP cannot transmit")
 	case m.Token != nil && strings.Contains(m.Username, "\x01"):

@@ -171,7 +171,7 @@ func TestHostAdvice(t *testing.T) {
 			[]string{"a middleware has read the body before Pages"}},
 		{"a link to an app", func(h *webHost) {
 			h.config.AllowedOrigins, h.config.ResetURL = []string{"https://spa.example.com"}, "https://spa.example.com/reset"
-		}, slices.Repeat([]string{"leave Config.ResetURL out in this test"}, 4)},
+		}, slices.Repeat([]string{"leave Config.ResetURL and RevokeURL out in this test"}, 4)},
 		{"SetPassword fails", func(h *webHost) {
 			h.set = func(context.Context, string, string) error { return errors.New("no such table: users") }
 		}, slices.Repeat([]string{"no such table: users"}, 4)},

@@ -255,6 +255,8 @@ func (c *usersCheck) findCanonical() {
 	}
 }
 
+const noRow = "return reset.ErrNoUser where the database finds no row (sql.ErrNoRows)"
+
 func (c *usersCheck) findOthers() {
 	pairs := [][2]string{
 		{"a_b-*@example.com", "axb-*@example.com"}, // a pattern of LIKE
@@ -276,8 +278,11 @@ func (c *usersCheck) findOthers() {
 			first, second := strings.Replace(form, "*", same, 1), strings.Replace(pair[1-i], "*", same, 1)
 			a := c.signUp(first)
 			if u, err := c.find(second); !errors.Is(err, reset.ErrNoUser) {
-				c.Errorf("FindByEmail of %q returned %+v, %v, while only %q has an account; "+
-					"compare addresses with = as bytes: a binary collation, no LIKE, no folding of your own", second, u, err, first)
+				advice := "compare addresses with = as bytes: a binary collation, no LIKE, no folding of your own"
+				if err != nil || u == (reset.User{}) {
+					advice = noRow
+				}
+				c.Errorf("FindByEmail of %q returned %+v, %v, while only %q has an account; %s", second, u, err, first, advice)
 				continue
 			}
 			id, err := c.SignUp(c.Context(), second, firstPassword)
@@ -295,7 +300,7 @@ func (c *usersCheck) findNobody() {
 	for _, form := range []string{"nobody-*@example.com", "%-*@example.com", "nobody-*@bücher.example"} {
 		email := unique(form)
 		if u, err := c.find(email); !errors.Is(err, reset.ErrNoUser) {
-			c.Errorf("FindByEmail of %q, which has no account, returned %+v, %v; return reset.ErrNoUser where the database finds no row (sql.ErrNoRows)", email, u, err)
+			c.Errorf("FindByEmail of %q, which has no account, returned %+v, %v; %s", email, u, err, noRow)
 		}
 	}
 }

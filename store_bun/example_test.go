@@ -3,6 +3,7 @@ package storebun_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -23,10 +24,14 @@ type bunUsers struct{ accounts }
 
 func (u *bunUsers) SetPassword(ctx context.Context, userID, hash string) error {
 	db := storebun.IDB(ctx, u.db) // the transaction
-	if _, err := db.NewUpdate().Table("users").Set("hash = ?", hash).Where("id = ?", userID).Exec(ctx); err != nil {
+	result, err := db.NewUpdate().Table("users").Set("hash = ?", hash).Where("id = ?", userID).Exec(ctx)
+	if err != nil {
 		return err
 	}
-	_, err := db.NewDelete().Table("sessions").Where("user_id = ?", userID).Exec(ctx)
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, reset.ErrNoUser)
+	}
+	_, err = db.NewDelete().Table("sessions").Where("user_id = ?", userID).Exec(ctx)
 	return err
 }
 
@@ -46,10 +51,14 @@ func (u *sqlUsers) SetPassword(ctx context.Context, userID, hash string) error {
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	if _, err := tx.Tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID); err != nil {
+	result, err := tx.Tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID)
+	if err != nil {
 		return err
 	}
-	_, err := tx.Tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, reset.ErrNoUser)
+	}
+	_, err = tx.Tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
 	return err
 }
 

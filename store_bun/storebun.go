@@ -14,7 +14,14 @@
 //
 //	func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
 //		db := storebun.IDB(ctx, u.db)
-//		_, err := db.NewUpdate().Table("users").Set("hash = ?", hash).Where("id = ?", userID).Exec(ctx)
+//		result, err := db.NewUpdate().Table("users").Set("hash = ?", hash).Where("id = ?", userID).Exec(ctx)
+//		if err != nil {
+//			return err
+//		}
+//		if n, err := result.RowsAffected(); err != nil || n == 0 {
+//			return errors.Join(err, reset.ErrNoUser)
+//		}
+//		_, err = db.NewDelete().Table("sessions").Where("user_id = ?", userID).Exec(ctx)
 //		return err
 //	}
 //

@@ -33,10 +33,14 @@ func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	if _, err := tx.Exec(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID); err != nil {
+	result, err := tx.Exec(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID)
+	if err == nil && result.RowsAffected() == 0 {
+		err = reset.ErrNoUser
+	}
+	if err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
+	_, err = tx.Exec(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
 	return err
 }
 

@@ -21,7 +21,15 @@
 //		if !ok {
 //			return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 //		}
-//		return u.queries.WithTx(tx).SetPassword(ctx, db.SetPasswordParams{ID: userID, Hash: hash})
+//		queries := u.queries.WithTx(tx)
+//		n, err := queries.SetPassword(ctx, db.SetPasswordParams{ID: userID, Hash: hash}) // an :execrows
+//		if err == nil && n == 0 {
+//			err = reset.ErrNoUser
+//		}
+//		if err != nil {
+//			return err
+//		}
+//		return queries.DeleteSessions(ctx, userID)
 //	}
 //
 // The transaction is READ COMMITTED. If the users are in another database, set
@@ -37,6 +45,7 @@ package storepgx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,8 +87,13 @@ func New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
 	return NewWith(ctx, pool, Options{})
 }
 
+var errNoPool = errors.New("storepgx: pool is nil")
+
 // NewWith is like New, with options.
 func NewWith(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
+	if pool == nil {
+		return nil, errNoPool
+	}
 	s, err := poolOn(pool).Open(ctx, o.UsersElsewhere, o.TablePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("storepgx: %w", err)
@@ -180,6 +194,9 @@ func CreateSchema(ctx context.Context, pool *pgxpool.Pool) error {
 
 // CreateSchemaWith is like CreateSchema, for NewWith with the same options.
 func CreateSchemaWith(ctx context.Context, pool *pgxpool.Pool, o Options) error {
+	if pool == nil {
+		return errNoPool
+	}
 	if err := poolOn(pool).CreateSchema(ctx, o.TablePrefix); err != nil {
 		return fmt.Errorf("storepgx: create schema: %w", err)
 	}

@@ -3,6 +3,7 @@ package storesql_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -33,10 +34,14 @@ func (u *users) SetPassword(ctx context.Context, userID, hash string) error {
 	if !ok {
 		return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 	}
-	if _, err := tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID); err != nil {
+	result, err := tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID)
+	if err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, reset.ErrNoUser)
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
 	return err
 }
 

@@ -21,7 +21,14 @@
 //		if !ok {
 //			return fmt.Errorf("%w: no transaction", reset.ErrNotChanged)
 //		}
-//		_, err := tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID)
+//		result, err := tx.ExecContext(ctx, "UPDATE users SET hash = $1 WHERE id = $2", hash, userID)
+//		if err != nil {
+//			return err
+//		}
+//		if n, err := result.RowsAffected(); err != nil || n == 0 {
+//			return errors.Join(err, reset.ErrNoUser)
+//		}
+//		_, err = tx.ExecContext(ctx, "DELETE FROM sessions WHERE user_id = $1", userID)
 //		return err
 //	}
 //
@@ -39,6 +46,13 @@
 // On PostgreSQL the driver must take "$1" for an argument, as pgx and lib/pq do,
 // and on the others "?". The driver of MySQL saves a round trip for each
 // statement with "?interpolateParams=true" in its DSN.
+//
+// # Connection poolers
+//
+// Behind PgBouncer in transaction mode, or another pooler that gives each
+// transaction any connection, pgx needs default_query_exec_mode=exec,
+// cache_describe or simple_protocol in its connection string. [New] tries this
+// out, on two connections at once, and errors that come from it say what to set.
 //
 // # Clusters
 //
@@ -77,7 +91,20 @@ var (
 	MySQL      = Dialect{sqlstore.MySQL}
 )
 
-var errNoDialect = errors.New("no dialect: it must be storesql.SQLite, PostgreSQL or MySQL")
+var (
+	errNoDialect = errors.New("no dialect: it must be storesql.SQLite, PostgreSQL or MySQL")
+	errNoDB      = errors.New("db is nil")
+)
+
+func poolOn(db *sql.DB, d Dialect) (sqlstore.Pool, error) {
+	switch {
+	case d.sql == nil:
+		return sqlstore.Pool{}, errNoDialect
+	case db == nil:
+		return sqlstore.Pool{}, errNoDB
+	}
+	return sqlstore.SQLPool(db, d.sql), nil
+}
 
 // A Store implements reset.Store in a database of the host. Times are stored as
 // Unix milliseconds and strings as bytes.
@@ -114,10 +141,11 @@ func NewWith(ctx context.Context, db *sql.DB, d Dialect, o Options) (*Store, err
 }
 
 func newStore(ctx context.Context, db *sql.DB, d Dialect, o Options) (*Store, error) {
-	if d.sql == nil {
-		return nil, errNoDialect
+	pool, err := poolOn(db, d)
+	if err != nil {
+		return nil, err
 	}
-	s, err := sqlstore.SQLPool(db, d.sql).Open(ctx, o.UsersElsewhere, o.TablePrefix)
+	s, err := pool.Open(ctx, o.UsersElsewhere, o.TablePrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -218,9 +246,9 @@ func CreateSchema(ctx context.Context, db *sql.DB, d Dialect) error {
 
 // CreateSchemaWith is like CreateSchema, for NewWith with the same options.
 func CreateSchemaWith(ctx context.Context, db *sql.DB, d Dialect, o Options) error {
-	err := errNoDialect
-	if d.sql != nil {
-		err = sqlstore.SQLPool(db, d.sql).CreateSchema(ctx, o.TablePrefix)
+	pool, err := poolOn(db, d)
+	if err == nil {
+		err = pool.CreateSchema(ctx, o.TablePrefix)
 	}
 	if err != nil {
 		return fmt.Errorf("storesql: create schema: %w", err)

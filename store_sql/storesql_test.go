@@ -197,6 +197,9 @@ func TestNewRefuses(t *testing.T) {
 	if err := storesql.CreateSchema(t.Context(), db, storesql.Dialect{}); err == nil {
 		t.Errorf("CreateSchema without a dialect succeeded")
 	}
+	if _, err := storesql.New(t.Context(), nil, storesql.SQLite); err == nil || err.Error() != "storesql: db is nil" {
+		t.Errorf("New without a database: %v", err)
+	}
 }
 
 func TestDDL(t *testing.T) {

@@ -98,6 +98,11 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil && !strings.Contains(err.Error(), path) { // SQLite names no file
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}()
 	f, err := newFile(path)
 	if err != nil {
 		return nil, err
@@ -137,11 +142,14 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 }
 
 func checkPath(path string) (string, error) {
+	info, err := os.Stat(path)
 	switch {
 	case path == "":
 		return "", errors.New("no path")
 	case strings.HasPrefix(path, ":memory:"), strings.HasPrefix(path, "file:"):
 		return "", fmt.Errorf("%q is not the path of a file", path)
+	case err == nil && info.IsDir():
+		return "", fmt.Errorf("%s is a directory", path)
 	}
 	return filepath.Abs(path)
 }

@@ -103,8 +103,8 @@ func TestOpenRefuses(t *testing.T) {
 		{":memory:", "not the path of a file"},
 		{"file:test.db", "not the path of a file"},
 		{filepath.Join(dir, "missing", "test.db"), "no such file"},
-		{dir, "unable to open"},
-		{text, "not a database"},
+		{dir, "is a directory"},
+		{text, text + ": file is not a database"},
 		{newer, "version 99"},
 	} {
 		s, err := storesqlite.Open(test.path)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"time"
 
 	"github.com/alexedwards/argon2id"
 	"github.com/gopassreset/reset"
@@ -20,8 +21,7 @@ import (
 )
 
 const schema = `CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, address TEXT UNIQUE NOT NULL, email TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, user_id TEXT NOT NULL);
-INSERT OR IGNORE INTO users VALUES ('1', 'alice@example.com', 'Alice@example.com', '')`
+CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, user_id TEXT NOT NULL); INSERT OR IGNORE INTO users VALUES ('1', 'alice@example.com', 'Alice@example.com', '')`
 
 var addr, mailbox = "127.0.0.1:8080", new(resettest.Mailbox) // in production a *reset.SMTPMailer
 
@@ -43,7 +43,7 @@ func main() {
 	mux := http.NewServeMux()
 	mux.Handle("/account/", svc.Pages())
 	mux.Handle("/inbox", mailbox)
-	srv := &http.Server{Addr: addr, Handler: mux}
+	srv := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 	context.AfterFunc(interrupt, func() { srv.Shutdown(ctx); stop() })
 	log.Printf("alice@example.com forgot: http://%s/account/forgot (mail: http://%s/inbox)", addr, addr)
 	if err := srv.ListenAndServe(); err != http.ErrServerClosed {

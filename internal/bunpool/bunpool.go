@@ -5,6 +5,7 @@ package bunpool
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/uptrace/bun"
@@ -15,6 +16,9 @@ import (
 
 // New returns a Pool.
 func New(db *bun.DB) (sqlstore.Pool, error) {
+	if db == nil {
+		return sqlstore.Pool{}, errors.New("db is nil")
+	}
 	d, err := DialectOf(db)
 	if err != nil {
 		return sqlstore.Pool{}, err
