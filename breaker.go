@@ -115,6 +115,13 @@ func (b *breaker) allows(now time.Time) (n int, wait time.Duration) {
 	return 1, 0
 }
 
+// limits reports whether there is a limit.
+func (b *breaker) limits(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.isForgotten(now)
+}
+
 // isForgotten reports whether there is no limit.
 func (b *breaker) isForgotten(now time.Time) bool {
 	return !b.limited || b.limit > 0 && !now.Before(b.failedAt.Add(forgetTime))

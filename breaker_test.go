@@ -177,7 +177,8 @@ func TestBreakerPublicRequestsForNobody(t *testing.T) {
 	})
 }
 
-// Nor do they delay mail through a mail system that takes one message at a time.
+// Nor do they delay mail through a mail system that takes one message at a time,
+// nor is that issued more often for them.
 func TestBreakerFloodOfNobody(t *testing.T) {
 	inBubble(t, unlimited, func(t *testing.T, f *fixture) {
 		var exchanges atomic.Int64
@@ -190,7 +191,7 @@ func TestBreakerFloodOfNobody(t *testing.T) {
 			return nil
 		}
 		f.store.Before = func(_ context.Context, method string) error {
-			if method == "Lease" || method == "Settle" {
+			if method == "Lease" || method == "Settle" || method == "Issue" {
 				<-time.After(5 * time.Millisecond)
 			}
 			return nil
@@ -207,5 +208,21 @@ func TestBreakerFloodOfNobody(t *testing.T) {
 		pass(8 * time.Second)
 		f.wantEvent("mail_sent", 3)
 		f.wantQueued(0)
+
+		const users = 100
+		for i := range users {
+			u := reset.User{ID: fmt.Sprint("u", i), Email: fmt.Sprintf("u%d@example.com", i)}
+			f.host.put(u)
+			f.forgot(u.Email)
+			for j := range 6 {
+				f.forgot(fmt.Sprintf("nobody%d-%d@example.com", i, j))
+			}
+		}
+		issued := f.store.Calls("Issue")
+		pass(time.Minute)
+		f.wantEvent("mail_sent", 3+users)
+		if n := f.store.Calls("Issue") - issued; n > users+10 {
+			t.Errorf("%d activations for %d mails", n, users)
+		}
 	})
 }

@@ -33,8 +33,9 @@ func ClientIPBehind(proxies ...netip.Prefix) func(*http.Request) string {
 // ClientIPFromHeader is [ClientIPBehind] for proxies that write another header
 // than X-Forwarded-For: Forwarded (RFC 7239), or one that holds the client
 // alone, such as CF-Connecting-IP, Fly-Client-IP, True-Client-IP or X-Real-IP.
-// The proxies must overwrite such a header, or the client chooses its value. A
-// proxy that sends no IP address in it is the client itself.
+// The proxies must overwrite such a header, or the client chooses its value; so
+// it does where a proxy adds the Host to Forwarded without quotes. A proxy that
+// sends no IP address in it is the client itself.
 func ClientIPFromHeader(name string, proxies ...netip.Prefix) func(*http.Request) string {
 	name = http.CanonicalHeaderKey(name)
 	hops := only

@@ -124,8 +124,8 @@ type Config struct {
 	MaxQueued int
 	// KeepHistory is for how long [Service.History] says what became of a user's
 	// requests and mail, 24 hours to 90 days. It needs a [HistoryStore]. Set it
-	// alike in all processes of a database, since each removes what has expired
-	// for all. Defaults to 7 days; a negative one turns
+	// alike in all processes of a database: mail that expires is noted by
+	// whichever removes it. Defaults to 7 days; a negative one turns
 	// it off.
 	KeepHistory time.Duration
 	// Observe is called for every operation, for metrics and traces; package

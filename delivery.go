@@ -270,12 +270,12 @@ func (d *delivery) endTurn(t turn, o outcome, err error) {
 }
 
 // room returns how many mails may be leased, so that no exchange waits for the
-// store and none is leased that the breaker would not let through, or after
-// how long to ask again.
+// store and few are leased that the breaker would not let through, or after how
+// long to ask again.
 func (d *delivery) room(now time.Time) (n int, wait time.Duration) {
 	d.mu.Lock()
 	batch := max(d.cfg.Workers, min(d.batch+d.ahead, maxBatch))
-	perTurn := d.batch / d.cfg.Workers // since public requests that have no user need no exchange
+	perTurn := d.batch / d.cfg.Workers // mails leased for a turn: public requests without a user need none
 	held, most, preparing, paused := len(d.ready)+d.resolving, d.cfg.Workers+d.ahead, d.preparing, d.pausedUntil.Sub(now)
 	d.mu.Unlock()
 	if paused > 0 {
@@ -323,7 +323,11 @@ func (d *delivery) takeReady(n int) []job {
 func (d *delivery) giveBack(jobs []job) {
 	var done []Settlement
 	for _, j := range jobs {
-		done = append(done, unspent(j.mails)...)
+		back := unspent(j.mails)
+		if j.activation != "" {
+			back = d.noted(d.work, j.mails[0], back, nil, "")
+		}
+		done = append(done, back...)
 	}
 	if len(done) > 0 {
 		d.running.Go(func() { d.settle(d.work, done) })
@@ -418,7 +422,7 @@ func (d *delivery) resolved(j job, ready bool) {
 	}
 	d.mu.Unlock()
 	if ready && ended {
-		d.settle(d.work, unspent(j.mails))
+		d.giveBack([]job{j})
 	}
 	d.signal()
 }
@@ -451,7 +455,10 @@ func (d *delivery) prepare(j *job) (ready bool) {
 	d.mu.Lock()
 	soon := d.ahead > 0
 	d.mu.Unlock()
-	return !soon || d.activate(j) // else with the exchange, which may begin much later
+	if !soon || d.breaker.limits(time.Now()) {
+		return true // the exchange, before which it is issued, may begin much later
+	}
+	return d.activate(j)
 }
 
 // findUser looks the user of a job up, and reports whether there is one.
@@ -476,7 +483,7 @@ func (d *delivery) activate(j *job) bool {
 	defer func() { <-d.issues }()
 	ctx := d.work
 	if d.stop.Err() != nil {
-		d.settle(ctx, unspent(j.mails))
+		d.giveBack([]job{*j})
 		return false
 	}
 	m, others := &j.mails[0], j.mails[1:]
@@ -683,7 +690,7 @@ func (d *delivery) exchange(ctx context.Context, j job, end func(outcome, error)
 		return // another worker may soon hold the lease, and would send it a second time
 	}
 	if d.stop.Err() != nil {
-		d.settle(ctx, unspent([]Mail{m}))
+		d.giveBack([]job{j})
 		return
 	}
 	var err error
@@ -888,9 +895,7 @@ func (d *delivery) noted(ctx context.Context, m Mail, done []Settlement, cause e
 	if errors.As(cause, &refused) {
 		n.Refusal = refused.words
 	}
-	if n.Refusal != "" || o != "" {
-		done[0].Note = d.note(m, n)
-	}
+	done[0].Note = d.note(m, n)
 	return done
 }
 

@@ -40,7 +40,7 @@ type HistoryStore interface {
 	// A Note is recorded with its Settlement, also if the mail is gone, but not
 	// if it is held under another lease. It is about the mail's own entry, unless
 	// it has an ID, and begins one where there is none. With a Refusal or an
-	// Outcome the latest attempt has ended.
+	// Outcome, or without Requests, the latest attempt has ended.
 	//
 	// An entry is kept from when it was made, whatever is recorded later. Then
 	// History does not return it, and Purge removes it.

@@ -21,7 +21,7 @@ const hostGrace = time.Second
 
 // inTime calls f and returns at the latest grace after ctx has ended, even if f
 // ignores ctx. f then goes on without anybody waiting. A panic of f becomes one
-// of inTime.
+// of inTime, without its value unless that is http.ErrAbortHandler.
 func inTime[T any](ctx context.Context, grace time.Duration, f func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -36,9 +36,9 @@ type Mailer interface {
 	// once more, after about half of its life.
 	//
 	// After any other error, a cancelled ctx included, the Service retries until
-	// m expires. ctx ends after SendTimeout, or 30 s without that method, which a
-	// Mailer that wraps another one must pass on. One second later the Service
-	// stops waiting for Send, and retries too.
+	// m expires. ctx ends after SendTimeout, or 30 s without that method; a Mailer
+	// that wraps another one passes it on. One second later the Service stops
+	// waiting for Send, and retries too.
 	Send(ctx context.Context, m Message) error
 }
 

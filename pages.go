@@ -110,7 +110,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	p.warnOfMount(r, path)
 	switch {
-	case route.get == nil:
+	case route.get == nil, route.post == nil && !get && isJSON(r):
 		p.refuseRoute(w, r, answerNotFound)
 	case get:
 		route.get(w, r)
@@ -124,7 +124,8 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request) {
 		if route.post != nil {
 			w.Header().Set("Allow", "GET, HEAD, POST")
 		}
-		if isPreflight(r) && !p.apps.allow(r) {
+		origin := r.Header.Get("Origin")
+		if isPreflight(r) && !p.apps.allow(r) && origin != "" && origin != originOf(p.base) {
 			p.reportForeign(r)
 		}
 		p.refuseRoute(w, r, answerMethodNotAllowed)

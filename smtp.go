@@ -123,12 +123,14 @@ func (m *SMTPMailer) SendTimeout() time.Duration {
 //   - [ErrUndeliverable] if the address is at fault, or if the server refused
 //     this recipient: by the enhanced status code 5.1.1, 5.1.2, 5.1.3, 5.1.6,
 //     5.1.10 or 5.2.0 to 5.2.2, as the reply to RCPT or to the message, or
-//     without such a code by 550 to 553 as the reply to RCPT
+//     without such a code by 550 to 553 as the reply to RCPT; not from the third
+//     recipient in a row on
 //   - [ErrUnavailable] if the server, the sender or the settings are at fault:
 //     no connection, no TLS, a log-in or sender refused, any reply of 421 or
-//     454, or the same refusal for three recipients in a row
+//     454, or the same refusal for three recipients in a row; where it is about
+//     the recipient, for the third, the sixth, the twelfth and so on
 //   - [ErrUnconfirmed] if the reply to the message did not come in time, or is
-//     none
+//     not a valid reply
 //
 // or neither of them after any other failure, which may pass. The error says at
 // which stage the exchange failed, and repeats no secret.

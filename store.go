@@ -202,7 +202,7 @@ type Mail struct {
 // A Settlement ends or renews one lease.
 type Settlement struct {
 	Mail, Lease ID
-	UserID      string    // whose mail it is, if that is known: a store may find it by that
+	UserID      string    // to whom the mail is bound, if that is known: a store may find it by that, and only so
 	Retry       time.Time // when to try again; zero removes the mail
 	Class       int       // the mail's class from then on
 	Unspent     bool      // the attempt does not count

@@ -120,6 +120,9 @@ func (s *MemStore) noteIssued(now time.Time, id reset.ID, a reset.Activation, m 
 	e.Expires = a.Expires
 	if m != nil {
 		e.Attempts, e.attempted = m.Attempts, now
+		if leased := m.Lease.Time(); leased.After(now) {
+			e.attempted = leased
+		}
 	}
 	if a.Request != id {
 		e.Joined = a.Request
@@ -143,11 +146,14 @@ func (s *MemStore) note(d reset.Settlement) {
 	if n.Attempts > 0 {
 		e.Attempts = n.Attempts
 	}
+	if n.Requests == 0 || n.Refusal != "" || n.Outcome != "" {
+		e.attempted = time.Time{}
+	}
 	if n.Refusal != "" {
-		e.Refused, e.Refusal, e.attempted = at, n.Refusal, time.Time{}
+		e.Refused, e.Refusal = at, n.Refusal
 	}
 	if n.Outcome != "" {
-		e.Outcome, e.OutcomeAt, e.attempted = n.Outcome, at, time.Time{}
+		e.Outcome, e.OutcomeAt = n.Outcome, at
 	}
 }
 

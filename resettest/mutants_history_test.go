@@ -204,8 +204,14 @@ func TestHistoryMutants(t *testing.T) {
 			}, "History/notes of others"),
 			notes("a refusal leaves the attempt open", func(s *MemStore, d reset.Settlement) reset.Settlement {
 				if e := s.entries[entryKey{d.Note.UserID, d.Mail}]; e != nil {
-					e.Refused, e.Refusal = d.Note.At.UTC(), d.Note.Refusal
-					d.Note.Refusal = ""
+					e.Refused, e.Refusal, e.Attempts = d.Note.At.UTC(), d.Note.Refusal, d.Note.Attempts
+					d.Note = nil
+				}
+				return d
+			}, "History/attempts"),
+			notes("a note without words leaves the attempt open", func(s *MemStore, d reset.Settlement) reset.Settlement {
+				if d.Note.Refusal == "" && d.Note.Outcome == "" {
+					d.Note = nil
 				}
 				return d
 			}, "History/attempts"),

@@ -27,7 +27,7 @@ func historySentences() []storeSentence {
 		{"History/Revoke", "Revoke makes them revoked. An end is final.", (*storeCheck).historyOfRevoke},
 		{"History/notes", notes, (*storeCheck).historyOfNotes},
 		{"History/notes of others", "It is about the mail's own entry, unless it has an ID, and begins one where there is none.", (*storeCheck).historyOfOthers},
-		{"History/attempts", "With a Refusal or an Outcome the latest attempt has ended.", (*storeCheck).historyOfAttempts},
+		{"History/attempts", "With a Refusal or an Outcome, or without Requests, the latest attempt has ended.", (*storeCheck).historyOfAttempts},
 		{"History/kept", "An entry is kept from when it was made, whatever is recorded later. Then History does not return it, and Purge removes it.", (*storeCheck).historyIsKept},
 		{"EraseHistory", "EraseHistory removes the entries of a user, and with them what counts for the budget of Issue. A mail that is queued stays, and has an entry again.", (*storeCheck).erasesHistory},
 	}
@@ -450,6 +450,11 @@ func (c *storeCheck) historyOfAttempts() {
 	c.settle(remove(again)) // with no Issue in between
 	e.Refused, e.Refusal, e.Attempts = start, "450 later", 7
 	c.wantHistory(start, "a", e)
+
+	m, e = c.attemptPublic(start, "b")
+	c.settle(withNote(retry(m, at(time.Minute)), "b", reset.Note{At: start}))
+	c.settle(remove(c.leaseOne(at(time.Minute), at(late))))
+	c.wantHistory(start, "b", e)
 }
 
 func (c *storeCheck) historyIsKept() {

@@ -14,7 +14,7 @@ type refusals struct {
 	mu         sync.Mutex
 	reply      reply
 	recipients map[string]bool
-	blameAt    int // how many recipients blame the server next, for a reply about them
+	blameAt    int // at how many recipients a reply about recipients blames the server next
 }
 
 type reply struct {

@@ -142,11 +142,8 @@ func (s *Store) note(ctx context.Context, c Conn, done ...reset.Settlement) erro
 		if n.Outcome != "" {
 			values = append(values, set("outcome", text(string(n.Outcome))), set("outcome_at", at))
 		}
-		if n.Refusal == "" && n.Outcome == "" { // it is not about an attempt
+		if n.Requests > 0 && n.Refusal == "" && n.Outcome == "" { // it is not about an attempt
 			values = values[1:]
-		}
-		if len(values) == 0 {
-			continue
 		}
 		if err := s.record(ctx, c, entry{realm: s.realm, userID: n.UserID, id: id[:], kind: n.Kind, made: n.At}, values...); err != nil {
 			return err
@@ -170,7 +167,8 @@ func (s *Store) entryIssued(now time.Time, id reset.ID, a *reset.Activation, m *
 	}
 	values := []value{set("ends", a.Expires.UnixMilli())}
 	if m != nil {
-		values = append(values, set("attempts", m.Attempts), set("attempted", now.UnixMilli()))
+		attempted := max(now.UnixMilli(), m.Lease.Time().UnixMilli()) // the clock may have been corrected since the lease
+		values = append(values, set("attempts", m.Attempts), set("attempted", attempted))
 	}
 	if a.Request != id {
 		values = append(values, set("joined", a.Request[:]))
