@@ -74,6 +74,8 @@ type MemoryLimiter struct {
 	exhausted refillQueue // buckets that may not be forgotten before they are full
 }
 
+const maxBurst = 1 << 24 // is as good as no limit
+
 // NewMemoryLimiter returns a MemoryLimiter that allows each key n events at
 // once and n more over each period. It panics unless n and period are positive.
 func NewMemoryLimiter(n int, period time.Duration) *MemoryLimiter {
@@ -155,7 +157,7 @@ func (l *MemoryLimiter) bucket(key string, factor int, keep []*bucket, now time.
 		}
 		l.forget(oldest.Value.(*bucket))
 	}
-	b = &bucket{key: key, tokens: rate.NewLimiter(l.limit*rate.Limit(factor), l.burst*factor)}
+	b = &bucket{key: key, tokens: rate.NewLimiter(l.limit*rate.Limit(factor), min(l.burst, maxBurst)*factor)}
 	b.seen = l.seen.PushBack(b)
 	l.buckets[key] = b
 	return b, nil

@@ -17,7 +17,7 @@ type StatsStore interface {
 
 	// Stats returns figures of the records at now. It changes nothing and is
 	// cheap however many records there are: it may look at only the 10,000
-	// mails, and as many activations, that expire next.
+	// mails, and as many activations, that expire next, of all realms together.
 	Stats(ctx context.Context, now time.Time) (Stats, error)
 
 	// Beat records that a process runs Run at now, and whether the mail system
@@ -51,6 +51,9 @@ type Stats struct {
 	// MailerFailed is the latest time at which the mail system was unavailable
 	// to such a process. It is zero if it never was.
 	MailerFailed time.Time
+	// Now is the time of the figures, on the clock that the others are of.
+	// [Service.Stats] sets it.
+	Now time.Time
 }
 
 const (
@@ -94,6 +97,7 @@ func (f *figures) get(ctx context.Context, now time.Time) (Stats, error) {
 	if err != nil {
 		return Stats{}, wrap("stats", err)
 	}
+	stats.Now = now
 	return stats, nil
 }
 

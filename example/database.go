@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -79,19 +80,19 @@ func fileSource(path string) source {
 }
 
 func postgresSource(s string) (source, error) {
-	u, err := url.Parse(s)
-	if err != nil {
+	if _, err := url.Parse(s); err != nil {
 		return source{}, errors.New("is not a URL")
 	}
 	config, err := pgx.ParseConfig(s)
 	if err != nil {
-		return source{}, fmt.Errorf("is not understood: %w", err)
+		return source{}, errors.Join(errors.New("is not understood"), errors.Unwrap(err)) // err itself repeats the URL
 	}
+	name := fmt.Sprintf("postgres://%s/%s", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)
 	// bun writes arguments into its statements itself, so there is nothing to
 	// prepare.
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
-	return source{u.Redacted(), func(ctx context.Context) (*database, error) {
-		return openServer(ctx, u.Redacted(), bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()))
+	return source{name, func(ctx context.Context) (*database, error) {
+		return openServer(ctx, name, bun.NewDB(stdlib.OpenDB(*config), pgdialect.New()))
 	}}, nil
 }
 

@@ -31,6 +31,7 @@ func TestBadFlags(t *testing.T) {
 		{"-db mysql://root@localhost/x?parseTime=maybe", "-db: is not understood"},
 		{"-db postgres://u:secret@localhost:port/db", "-db: is not a URL"},
 		{"-db postgres://u:secret@localhost/db?sslmode=x", "-db: is not understood"},
+		{"-db postgres://u@localhost/db?password=secret&sslmode=x", "-db: is not understood"},
 		{"-smtp mail.example.com:25", "-smtp: is not of the form"},
 		{"-smtp smtp://mail.example.com", "-smtp: is not of the form"},
 		{"-smtp http://mail.example.com:25", "-smtp: is not of the form"},

@@ -215,7 +215,7 @@ type row struct {
 
 const (
 	purgeRows   = 2
-	purgeMargin = int64(time.Minute / time.Microsecond) // for clocks that differ
+	purgeMargin = int64(3 * time.Hour / time.Microsecond) // beyond how far clocks may differ
 )
 
 // purge removes rows of full buckets one by one, so that it holds one lock at a

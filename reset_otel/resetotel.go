@@ -30,6 +30,7 @@
 package resetotel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,16 +138,17 @@ func (t *Telemetry) ReportStats(source StatsSource) (stop func() error, err erro
 		if err != nil {
 			return err
 		}
+		now := cmp.Or(stats.Now, time.Now()) // the store's clock, not the machine's
 		o.ObserveInt64(waiting, int64(stats.Waiting))
 		o.ObserveInt64(leased, int64(stats.Leased))
 		o.ObserveInt64(expired, int64(stats.Expired))
 		o.ObserveFloat64(oldest, stats.OldestDue.Seconds())
 		o.ObserveInt64(live, int64(stats.LiveRequests))
 		if !stats.LastRun.IsZero() {
-			o.ObserveFloat64(age, max(0, time.Since(stats.LastRun).Seconds()))
+			o.ObserveFloat64(age, max(0, now.Sub(stats.LastRun).Seconds()))
 		}
 		isDown := int64(0)
-		if time.Since(stats.MailerFailed) < time.Minute {
+		if now.Sub(stats.MailerFailed) < time.Minute {
 			isDown = 1
 		}
 		o.ObserveInt64(down, isDown)

@@ -33,6 +33,14 @@ func TestHostOfMemHost(t *testing.T) {
 			h.host.ProxyStrips = "/shop"
 		}},
 		{"loopback", func(h *webHost) { h.config.BaseURL = "http://localhost:8080/account" }},
+		{"cookies of its own", func(h *webHost) {
+			h.middleware = func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					http.SetCookie(w, &http.Cookie{Name: "session", Value: "anonymous"})
+					next.ServeHTTP(w, r)
+				})
+			}
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -64,6 +64,10 @@ func TestTransactionUsed(t *testing.T) {
 				_, err := db.ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = ?", user)
 				return err
 			}, false},
+			{func(ctx context.Context, user string) error { // a function that other changes of a password use as well
+				_, err := db.ExecContext(ctx, "UPDATE users SET hash = 'new' WHERE id = ?", user)
+				return errors.Join(err, store.Revoke(ctx, start, user, time.Time{}))
+			}, false},
 		} {
 			user := fmt.Sprint("user", i)
 			createUser(t, db, user)

@@ -71,7 +71,7 @@ func begin(b beginner) func(context.Context, *sql.TxOptions) (*sqlstore.Tx, erro
 func poolOn(pool *pgxpool.Pool) sqlstore.Pool {
 	return sqlstore.Pool{
 		Conn:    conn{pool},
-		Dialect: sqlstore.PostgreSQL,
+		Dialect: sqlstore.PostgreSQL, Database: pool,
 		BeginTx: begin(pool),
 		Session: func(ctx context.Context) (*sqlstore.Session, error) {
 			c, err := pool.Acquire(ctx)

@@ -53,8 +53,8 @@ var (
 // written then would be lost with the process. Calls work again when the same
 // file is back.
 //
-// From SetPassword call no method that writes, except Revoke: it would wait for
-// SetPassword to end.
+// From SetPassword call no method that writes, except Revoke and EraseHistory:
+// it would wait for SetPassword to end.
 type Store struct {
 	sql     *sqlstore.Store
 	file    *file
@@ -136,7 +136,7 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	}
 	s.writer = startWriter(conn, d, f, func() bool { return s.db.Stats().InUse > 0 })
 	s.reads = newStatements(s.readers)
-	s.sql = sqlstore.New(backend{s.writer, s.reads}, d, o.UsersElsewhere)
+	s.sql = sqlstore.New(backend{s.writer, s.reads}, path, d, o.UsersElsewhere)
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }

@@ -55,6 +55,32 @@ func TestStoreElsewhere(t *testing.T) {
 	})
 }
 
+// Revoke and EraseHistory join the transaction of SetPassword, but not that of
+// another database, where they would end the links of somebody else.
+func TestJoinsItsOwnDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	a, again, b := openPath(t, path, storesqlite.Options{}), openPath(t, path, storesqlite.Options{}), openStore(t, storesqlite.Options{})
+	for i, other := range []*storesqlite.Store{again, b} {
+		redeemed, revoked := activation(2*i, "user"), activation(2*i+1, "user")
+		for _, issue := range []struct {
+			store *storesqlite.Store
+			a     reset.Activation
+		}{{a, redeemed}, {other, revoked}} {
+			if _, err := issue.store.Issue(t.Context(), start, issue.a, reset.Limits{MaxRequests: 9}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := a.Redeem(t.Context(), start, redeemed, reset.Mail{ID: id(90 + i), Kind: reset.MailNotification, UserID: "user", Due: start, Expires: start.Add(time.Hour)},
+			func(ctx context.Context) error { return other.Revoke(ctx, start, "user", time.Time{}) })
+		if err != nil {
+			t.Errorf("%d. Redeem: %v", i, err)
+		}
+		if _, err := other.Find(t.Context(), start, revoked.Hash); !errors.Is(err, reset.ErrInvalidActivation) {
+			t.Errorf("%d. Find after Revoke: %v", i, err)
+		}
+	}
+}
+
 // The records of a test are numbered.
 func id(n int) (id reset.ID) {
 	binary.BigEndian.PutUint64(id[8:], uint64(n))

@@ -24,9 +24,10 @@ func New(db *bun.DB) (sqlstore.Pool, error) {
 		return sqlstore.Pool{}, err
 	}
 	return sqlstore.Pool{
-		Conn:    on(db, db.DB),
-		Dialect: d,
-		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*sqlstore.Tx, error) { return begun(db.BeginTx(ctx, o)) },
+		Conn:     on(db, db.DB),
+		Dialect:  d,
+		Database: db.DB,
+		BeginTx:  func(ctx context.Context, o *sql.TxOptions) (*sqlstore.Tx, error) { return begun(db.BeginTx(ctx, o)) },
 		Session: func(ctx context.Context) (*sqlstore.Session, error) {
 			conn, err := db.Conn(ctx)
 			if err != nil {

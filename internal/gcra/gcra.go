@@ -46,9 +46,12 @@ func (r Rate) Limits(key string) []Limit {
 	return limits
 }
 
+// maxEvents is as good as no limit.
+const maxEvents = 1 << 40
+
 // limit rounds intervals up, so that no key gets more than its limit.
 func (r Rate) limit(key string, factor int) Limit {
-	events := int64(r.n) * int64(factor)
+	events := min(int64(r.n), maxEvents) * int64(factor)
 	period := int64((r.period + time.Microsecond - 1) / time.Microsecond)
 	interval := (period + events - 1) / events
 	return Limit{key, interval, events * interval}

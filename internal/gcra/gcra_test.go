@@ -1,6 +1,7 @@
 package gcra_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -22,6 +23,21 @@ func TestLimits(t *testing.T) {
 	} {
 		if got := rate.Limits(key); !slices.Equal(got, want) {
 			t.Errorf("Limits(%q) = %v, want %v", key, got, want)
+		}
+	}
+}
+
+// As many events as anybody can ask for are no limit.
+func TestNoLimit(t *testing.T) {
+	for _, n := range []int{1 << 30, math.MaxInt} {
+		rate, err := gcra.NewRate(n, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range rate.Limits("2001:db8:1234:5678::/64") {
+			if l.Interval != 1 || l.Bucket < 1<<30 {
+				t.Errorf("%d events: %+v", n, l)
+			}
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxRunes  = 40 // of a password that are looked at; more do not make it easier to guess
+	maxRunes  = 40 // of a password that are looked at, at either end; more do not make it easier to guess
 	perRune   = 20 // guesses for a rune that belongs to no other piece
 	perMark   = 10 // guesses for a digit or mark of ASCII that does not
 	perPiece  = 2  // factor for each further piece, since the order has to be guessed, too
@@ -36,9 +36,9 @@ func Guesses(password string, hints ...string) float64 {
 		e.addHint(hint)
 	}
 	password = norm.NFKC.String(password)
-	n := e.guesses([]rune(password))
+	n := e.ends([]rune(password))
 	if joined := strings.Map(dropSeparator, password); joined != password {
-		n = min(n, separated*e.guesses([]rune(joined)))
+		n = min(n, separated*e.ends([]rune(joined)))
 	}
 	return n
 }
@@ -74,6 +74,12 @@ func (e *estimator) addHint(hint string) {
 			e.hints[strings.Map(withoutAccent, word)] = true
 		}
 	}
+}
+
+// ends returns the cost of runes, which is that of their beginning or of their
+// end, whichever is higher.
+func (e *estimator) ends(runes []rune) float64 {
+	return max(e.guesses(runes), e.guesses(runes[max(0, len(runes)-maxRunes):]))
 }
 
 // guesses returns the cost of the cheapest way to build runes from pieces.

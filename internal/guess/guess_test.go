@@ -57,6 +57,9 @@ func TestHints(t *testing.T) {
 	if without := guess.Guesses("Wisniewski99!"); without < enough {
 		t.Errorf("%.2g guesses for a name that nobody gave", without)
 	}
+	if got := guess.Guesses(strings.Repeat("a", 100) + "J8#kd92LsPq0"); got < enough {
+		t.Errorf("%.2g guesses for what ends in random characters", got)
+	}
 	if got := guess.Guesses("mw7-quark-x3", hints...); got < enough {
 		t.Errorf("%.2g guesses: a word of two letters counts", got)
 	}

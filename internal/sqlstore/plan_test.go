@@ -78,7 +78,7 @@ func TestPlans(t *testing.T) {
 	}
 
 	p := planned{DB: db, plans: make(map[string][]string)}
-	s := New(p, SQLite, false)
+	s := New(p, nil, SQLite, false)
 	s.KeepHistory(day)
 	now := time.Now()
 	expires := now.Add(time.Hour)

@@ -11,7 +11,8 @@ import (
 // is the Backend of a Store.
 type Pool struct {
 	Conn
-	Dialect *Dialect
+	Dialect  *Dialect
+	Database any // comparable: what tells it from other pools
 	// BeginTx starts a transaction.
 	BeginTx func(ctx context.Context, o *sql.TxOptions) (*Tx, error)
 	// Session takes a connection out of the pool.
@@ -36,9 +37,10 @@ type Session struct {
 // SQLPool returns a Pool on a *sql.DB.
 func SQLPool(db *sql.DB, d *Dialect) Pool {
 	return Pool{
-		Conn:    d.plain(db),
-		Dialect: d,
-		BeginTx: func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return d.sqlTx(db.BeginTx(ctx, o)) },
+		Conn:     d.plain(db),
+		Dialect:  d,
+		Database: db,
+		BeginTx:  func(ctx context.Context, o *sql.TxOptions) (*Tx, error) { return d.sqlTx(db.BeginTx(ctx, o)) },
 		Session: func(ctx context.Context) (*Session, error) {
 			conn, err := db.Conn(ctx)
 			if err != nil {
@@ -82,7 +84,7 @@ func (p Pool) Open(ctx context.Context, usersElsewhere bool, tablePrefix string)
 	if err := schema.Check(ctx, p); err != nil {
 		return nil, err
 	}
-	s := New(p, p.Dialect, usersElsewhere)
+	s := New(p, p.Database, p.Dialect, usersElsewhere)
 	s.names = p.names
 	if err := Probe(ctx, s); err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func postgresBusy(err error) bool {
 }
 
 // advisoryLock is "reset" in ASCII.
-const advisoryLock = 0x7265736574
+const advisoryLock int64 = 0x7265736574
 
 func createPostgres(ctx context.Context, d *Dialect, conn *Session, s Schema) error {
 	begin := func(ctx context.Context) (*Tx, error) { return conn.BeginTx(ctx, d.TxOptions) }

@@ -28,7 +28,7 @@ func (s *Store) TransactionUsed(ctx context.Context) bool { return s.elsewhere |
 func (s *Store) redeemHere(ctx context.Context, now time.Time, a reset.Activation, notification reset.Mail, apply func(context.Context) error) error {
 	// Begin gets the context that carries the transaction, since bun hands it
 	// on to nested transactions.
-	j := &joinable{}
+	j := &joinable{database: s.database}
 	ctx = context.WithValue(ctx, txKey{}, j)
 	var tx *Tx
 	err := s.dialect.Retry(ctx, func() (err error) {

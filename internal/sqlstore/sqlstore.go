@@ -39,6 +39,7 @@ type Backend interface {
 // A Store is a reset.StatsStore.
 type Store struct {
 	backend   Backend
+	database  any // comparable: what tells databases apart
 	dialect   *Dialect
 	names     *names
 	realm     []byte // of every record; not nil
@@ -46,10 +47,11 @@ type Store struct {
 	keep      *atomic.Int64 // time.Duration; of the history
 }
 
-// New returns a Store. With usersElsewhere, apply does not take part in
+// New returns a Store on a database, which another value than its own tells from
+// others. With usersElsewhere, apply does not take part in
 // transactions.
-func New(b Backend, d *Dialect, usersElsewhere bool) *Store {
-	return &Store{backend: b, dialect: d, realm: []byte{}, elsewhere: usersElsewhere, keep: new(atomic.Int64)}
+func New(b Backend, database any, d *Dialect, usersElsewhere bool) *Store {
+	return &Store{backend: b, database: database, dialect: d, realm: []byte{}, elsewhere: usersElsewhere, keep: new(atomic.Int64)}
 }
 
 // IsVerdict reports whether an Op ended with an answer rather than a failure.

@@ -138,10 +138,11 @@ type txKey struct{}
 
 // A joinable is the transaction in a context.
 type joinable struct {
-	native any
-	sql    *sql.Tx // or nil
-	conn   func(*Dialect) Conn
-	joined atomic.Bool // somebody has taken it
+	database any // of the store that has begun it, see Pool; nil: a host has
+	native   any
+	sql      *sql.Tx // or nil
+	conn     func(*Dialect) Conn
+	joined   atomic.Bool // the host has taken it
 }
 
 // WithSQLTx returns a context that carries tx.
@@ -178,17 +179,17 @@ func SQLTxFrom(ctx context.Context) (*sql.Tx, bool) {
 	return j.sql, true
 }
 
-// joined returns the transaction of a context.
+// joined returns the transaction of a context, unless it is of another database.
+// That the store has joined it says nothing of the host.
 func (s *Store) joined(ctx context.Context) (Conn, bool) {
 	j, _ := ctx.Value(txKey{}).(*joinable)
-	if j == nil {
+	if j == nil || j.database != nil && j.database != s.database {
 		return nil, false
 	}
-	j.joined.Store(true)
 	return s.names.on(j.conn(s.dialect)), true
 }
 
-// joinedBy reports whether somebody has taken the transaction of ctx.
+// joinedBy reports whether the host has taken the transaction of ctx.
 func joinedBy(ctx context.Context) bool {
 	j, _ := ctx.Value(txKey{}).(*joinable)
 	return j != nil && j.joined.Load()
