@@ -49,8 +49,6 @@ type Dialect struct {
 	forUpdate   string // follows a SELECT and locks its rows
 	skipLocked  string // the same, without those that are locked
 
-	fromNothing string // stands before WHERE in a SELECT without a table
-
 	asksInTurn bool // a SELECT for each question is faster than one for all
 
 	// dueMails follows the columns in a SELECT of the first n mails that are

@@ -68,7 +68,6 @@ var MySQL = &Dialect{
 	valuesTwice: true, // MySQL warns of VALUES(), and MariaDB has nothing else
 	selectNow:   `SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000`,
 	selectBytes: `SELECT ?`,
-	fromNothing: ` FROM DUAL`,
 	probe:       probeMySQL,
 	probePool:   noPooler,
 }
