@@ -47,8 +47,8 @@ type Store struct {
 	keep      *atomic.Int64 // time.Duration; of the history
 }
 
-// New returns a Store on a database, which another value than its own tells from
-// others. With usersElsewhere, apply does not take part in
+// New returns a Store. database is a comparable value that tells its database
+// from others. With usersElsewhere, apply does not take part in
 // transactions.
 func New(b Backend, database any, d *Dialect, usersElsewhere bool) *Store {
 	return &Store{backend: b, database: database, dialect: d, realm: []byte{}, elsewhere: usersElsewhere, keep: new(atomic.Int64)}
