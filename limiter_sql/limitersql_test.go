@@ -277,6 +277,27 @@ func TestNetworksInParallel(t *testing.T) {
 	})
 }
 
+// New keys of a process whose clock is ahead by two hours remove no row that
+// others still need.
+func TestPurgeOfClockAhead(t *testing.T) {
+	onEach(t, func(t *testing.T, d database, dsn string) {
+		db := d.prepared(t, dsn)
+		l := fresh(t, db, 1, time.Minute)
+		now := time.Now()
+		if err := l.Allow(t.Context(), "greedy", now); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			if err := l.Allow(t.Context(), fmt.Sprint("new ", i), now.Add(2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Allow(t.Context(), "greedy", now); !errors.Is(err, reset.ErrTooManyRequests) {
+			t.Errorf("one event more than its limit: %v", err)
+		}
+	})
+}
+
 // New keys remove the rows of those whose buckets are full.
 func TestPurge(t *testing.T) {
 	onEach(t, func(t *testing.T, d database, dsn string) {

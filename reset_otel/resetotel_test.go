@@ -267,6 +267,34 @@ func TestLabels(t *testing.T) {
 	})
 }
 
+// A source has figures of its own.
+type source reset.Stats
+
+func (s source) Stats(context.Context) (reset.Stats, error) { return reset.Stats(s), nil }
+
+// Ages are by the store's clock, however wrong that of the machine is.
+func TestReportStatsClock(t *testing.T) {
+	for _, off := range []time.Duration{-time.Hour, time.Hour} {
+		now := time.Now().Add(off)
+		h := &host{reader: metric.NewManualReader()}
+		telemetry, err := resetotel.New(resetotel.Options{MeterProvider: metric.NewMeterProvider(metric.WithReader(h.reader))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop, err := telemetry.ReportStats(source{Now: now, LastRun: now.Add(-30 * time.Second), MailerFailed: now.Add(-2 * time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		for _, m := range h.collect(t) {
+			want, ok := map[string]float64{"reset.run.age": 30, "reset.mailer.down": 0}[m.Name]
+			if got := points(m)[""]; ok && got != want {
+				t.Errorf("%v ahead: %s = %v, want %v", off, m.Name, got, want)
+			}
+		}
+	}
+}
+
 func TestReportStatsWithoutStats(t *testing.T) {
 	h := newHost(t)
 	svc, err := reset.New(reset.Config{
