@@ -190,12 +190,7 @@ func TestBreakerFloodOfNobody(t *testing.T) {
 			<-time.After(200 * time.Millisecond)
 			return nil
 		}
-		f.store.Before = func(_ context.Context, method string) error {
-			if method == "Lease" || method == "Settle" || method == "Issue" {
-				<-time.After(5 * time.Millisecond)
-			}
-			return nil
-		}
+		f.slowStore()
 		f.begin()
 		f.request(ann.Email)
 		f.request(bob.Email) // is refused

@@ -3,6 +3,7 @@ package reset_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -94,67 +95,51 @@ func TestMachineClockJumps(t *testing.T) {
 	})
 }
 
-// A jump of the store's clock, as in a failover, removes nothing.
-func TestStoreClockJumps(t *testing.T) {
+// A clock that jumps, and back, while mail waits for the mail system removes
+// nothing, whether it is the store's, as in a failover, or the only one.
+func TestClockJumpRemovesNothing(t *testing.T) {
 	var off atomic.Int64
-	read := func() (time.Time, error) { return time.Now().Add(time.Duration(off.Load())), nil }
-	inBubble(t, withClock(read), func(t *testing.T, f *fixture) {
-		var up atomic.Bool
-		f.mailer.do = func(context.Context, int, reset.Message) error {
-			if !up.Load() {
-				return errors.New("not now")
-			}
-			return nil
-		}
-		f.begin()
-		f.request(ann.Email)
-		f.request(bob.Email)
-		pass(10 * time.Second)
-		purges := f.store.Calls("Purge")
-		off.Store(int64(57 * time.Minute))
-		pass(2 * time.Minute)
-		off.Store(0)
-		up.Store(true)
-		pass(4 * time.Minute)
-		f.wantEvent("mail_sent", 2)
-		f.wantEvent("mail_expired", 0)
-		if got := f.store.Calls("Purge"); got > purges+1 { // one before the clock was looked at
-			t.Errorf("Purge was called %d times while the clock was in doubt", got-purges)
-		}
-	})
-}
-
-// Where the machine's clock is the only one, a jump removes nothing.
-func TestOnlyClockJumps(t *testing.T) {
-	for _, off := range []time.Duration{2 * time.Hour, 57 * time.Minute, -2 * time.Hour} {
-		t.Run(off.String(), func(t *testing.T) {
-			inBubble(t, nil, func(t *testing.T, f *fixture) {
-				var up atomic.Bool
-				f.mailer.do = func(context.Context, int, reset.Message) error {
-					if !up.Load() {
-						return errors.New("not now")
+	storeClock := withClock(func() (time.Time, error) { return time.Now().Add(time.Duration(off.Load())), nil })
+	for _, tt := range []struct {
+		name   string
+		edit   func(*reset.Config)
+		set    func(*testing.T, time.Duration)
+		purges int // before the clock is looked at
+		skews  int
+	}{
+		{"the store's", storeClock, func(_ *testing.T, d time.Duration) { off.Store(int64(d)) }, 1, 1},
+		{"the only one", nil, skew, 0, 2},
+	} {
+		for _, ahead := range []time.Duration{2 * time.Hour, 57 * time.Minute, -2 * time.Hour} {
+			t.Run(fmt.Sprint(tt.name, " ", ahead), func(t *testing.T) {
+				inBubble(t, tt.edit, func(t *testing.T, f *fixture) {
+					var up atomic.Bool
+					f.mailer.do = func(context.Context, int, reset.Message) error {
+						if !up.Load() {
+							return errors.New("not now")
+						}
+						return nil
 					}
-					return nil
-				}
-				f.begin()
-				f.request(ann.Email)
-				f.request(bob.Email)
-				pass(10 * time.Second)
-				purges := f.store.Calls("Purge")
-				skew(t, off)
-				pass(70 * time.Second)
-				skew(t, 0)
-				up.Store(true)
-				pass(4 * time.Minute)
-				f.wantQueued(0)
-				f.wantEvent("mail_sent", 2)
-				f.wantEvent("mail_expired", 0)
-				f.wantEvent("clock_skew", 2)
-				if got := f.store.Calls("Purge"); got > purges {
-					t.Errorf("Purge was called %d times while the clock was in doubt", got-purges)
-				}
+					f.begin()
+					f.request(ann.Email)
+					f.request(bob.Email)
+					pass(10 * time.Second)
+					purges := f.store.Calls("Purge")
+					tt.set(t, ahead)
+					pass(70 * time.Second)
+					tt.set(t, 0)
+					up.Store(true)
+					pass(5 * time.Minute)
+					f.wantQueued(0)
+					f.wantEvent("mail_sent", 2)
+					f.wantEvent("mail_expired", 0)
+					f.wantEvent("clock_skew", tt.skews)
+					if got := f.store.Calls("Purge") - purges; got > tt.purges {
+						t.Errorf("Purge was called %d times while the clock was in doubt", got)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -318,7 +318,7 @@ func checkURLs(c *Config, m *mistakes) (base *url.URL) {
 	origins := []string{originOf(base)}
 	for i, origin := range c.AllowedOrigins {
 		u, err := checkURL(origin)
-		if !strings.Contains(origin, "//") {
+		if origin != "" && !strings.Contains(origin, "//") {
 			err = quoted(origin, "is not an origin, such as https://app.example.com")
 		}
 		if err == nil && originOf(u) != origin {

@@ -151,11 +151,14 @@ func TestNewMistakes(t *testing.T) {
 		cfg  reset.Config
 		want string
 	}{
-		{"nothing set", reset.Config{APIKeys: []string{os.Getenv("RESET_NO_SUCH_VARIABLE")}}, `
+		{"nothing set", reset.Config{
+			APIKeys: []string{os.Getenv("RESET_NO_SUCH_VARIABLE")}, AllowedOrigins: []string{os.Getenv("RESET_NO_SUCH_VARIABLE")},
+		}, `
 reset: Config.Users: required
 reset: Config.Store: required
 reset: Config.Mailer: required
 reset: Config.BaseURL: is empty: if it comes from an environment variable, that is not set
+reset: Config.AllowedOrigins[0]: is empty: if it comes from an environment variable, that is not set
 reset: Config.APIKeys[0]: is empty: if it comes from an environment variable, that is not set`},
 		{"many at once", reset.Config{
 			Users: (*host)(nil), Store: new(resettest.MemStore), Mailer: &unsetMailer{}, BaseURL: "https://" + os.Getenv("RESET_NO_SUCH_VARIABLE") + "/account",

@@ -746,8 +746,7 @@ func (d *delivery) send(ctx context.Context, m Mail, msg Message) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return d.cfg.Observe.run(ctx, "send", func(ctx context.Context) error {
-		_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, d.cfg.Mailer.Send(ctx, msg) })
-		return err
+		return outlast(ctx, func() error { return d.cfg.Mailer.Send(ctx, msg) })
 	})
 }
 

@@ -215,12 +215,7 @@ func testHistoryOfIssuedAhead(t *testing.T, ends bool) {
 			}
 			return nil
 		}
-		f.store.Before = func(_ context.Context, method string) error {
-			if method == "Lease" || method == "Settle" || method == "Issue" {
-				<-time.After(5 * time.Millisecond)
-			}
-			return nil
-		}
+		f.slowStore()
 		user := func(i int) reset.User {
 			return reset.User{ID: fmt.Sprint("u", i), Email: fmt.Sprintf("u%d@example.com", i)}
 		}

@@ -282,6 +282,16 @@ func (f *fixture) notifications(n int) {
 	}
 }
 
+// slowStore lets the store take its time for what delivery asks of it.
+func (f *fixture) slowStore() {
+	f.store.Before = func(_ context.Context, method string) error {
+		if method == "Lease" || method == "Settle" || method == "Issue" {
+			<-time.After(5 * time.Millisecond)
+		}
+		return nil
+	}
+}
+
 // moved counts everything that a request can move.
 func (f *fixture) moved() string {
 	finds, hashes, sets := f.host.calls()

@@ -44,6 +44,12 @@ func inTime[T any](ctx context.Context, grace time.Duration, f func() (T, error)
 	return r.value, r.err
 }
 
+// outlast is inTime for functions that have only an error.
+func outlast(ctx context.Context, f func() error) error {
+	_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, f() })
+	return err
+}
+
 // A hostPanic is a panic of the host's code. It does not keep the value, which
 // may hold anything, even a password.
 type hostPanic struct {
@@ -137,6 +143,32 @@ func (s slots) take(ctx context.Context) error {
 }
 
 func (s slots) giveBack() { <-s }
+
+// hash waits for a slot, in which it calls live and, unless that fails, f. The slot
+// is taken until f has returned, even if nobody waits for it any more.
+func (s slots) hash(ctx context.Context, live func() error, f func() (string, error)) (string, error) {
+	if err := s.take(ctx); err != nil {
+		return "", err
+	}
+	hashes := false
+	defer func() {
+		if !hashes {
+			s.giveBack()
+		}
+	}()
+	if err := live(); err != nil {
+		return "", err
+	}
+	hashes = true
+	hash, err := inTime(ctx, hostGrace, func() (string, error) {
+		defer s.giveBack()
+		return f()
+	})
+	if err != nil {
+		err = wrap("hash password", err)
+	}
+	return hash, err
+}
 
 // maxWaiting is how many requests may be in the hands of the store, of the
 // accounts and of the slots at a time. Where these hang, each costs a goroutine

@@ -340,8 +340,7 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 		return err
 	}
 	if s.cfg.CheckPassword != nil {
-		_, err := inTime(ctx, hostGrace, func() (struct{}, error) { return struct{}{}, s.cfg.CheckPassword(ctx, user, newPassword) })
-		if err != nil {
+		if err := outlast(ctx, func() error { return s.cfg.CheckPassword(ctx, user, newPassword) }); err != nil {
 			return wrap("check password", err)
 		}
 	}
@@ -383,27 +382,17 @@ func (s *Service) redeemNow(ctx context.Context, a Activation, user User, newPas
 	return nil
 }
 
-// hashPassword waits for a slot, and then looks again whether the activation is
-// still worth the work.
+// hashPassword looks again, once there is a slot, whether the activation is still
+// worth the work.
 func (s *Service) hashPassword(ctx context.Context, a Activation, password string) (string, error) {
-	if err := s.hashing.take(ctx); err != nil {
-		return "", err
-	}
-	hash, err := inTime(ctx, hostGrace, func() (string, error) {
-		defer s.hashing.giveBack()
-		if _, err := s.cfg.Store.Find(ctx, s.clock.now(ctx), a.Hash); err != nil {
-			return "", wrap("find", err)
-		}
-		hash, err := s.cfg.Users.HashPassword(ctx, password)
+	live := func() error {
+		_, err := s.cfg.Store.Find(ctx, s.clock.now(ctx), a.Hash)
 		if err != nil {
-			err = wrap("hash password", err)
+			err = wrap("find", err)
 		}
-		return hash, err
-	})
-	if w := (*wrapped)(nil); err != nil && !errors.As(err, &w) { // no answer
-		err = wrap("hash password", err)
+		return err
 	}
-	return hash, err
+	return s.hashing.hash(ctx, live, func() (string, error) { return s.cfg.Users.HashPassword(ctx, password) })
 }
 
 // Revoke ends every activation of a user and removes the queued mails that

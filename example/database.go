@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -85,7 +86,8 @@ func postgresSource(s string) (source, error) {
 	}
 	config, err := pgx.ParseConfig(s)
 	if err != nil {
-		return source{}, errors.Join(errors.New("is not understood"), errors.Unwrap(err)) // err itself repeats the URL
+		cause := cmp.Or(errors.Unwrap(err), errors.New("a setting is wrong")) // err itself repeats the URL
+		return source{}, fmt.Errorf("is not understood: %w", cause)
 	}
 	name := fmt.Sprintf("postgres://%s/%s", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)
 	// bun writes arguments into its statements itself, so there is nothing to

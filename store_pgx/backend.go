@@ -70,9 +70,10 @@ func begin(b beginner) func(context.Context, *sql.TxOptions) (*sqlstore.Tx, erro
 
 func poolOn(pool *pgxpool.Pool) sqlstore.Pool {
 	return sqlstore.Pool{
-		Conn:    conn{pool},
-		Dialect: sqlstore.PostgreSQL, Database: pool,
-		BeginTx: begin(pool),
+		Conn:     conn{pool},
+		Dialect:  sqlstore.PostgreSQL,
+		Database: pool,
+		BeginTx:  begin(pool),
 		Session: func(ctx context.Context) (*sqlstore.Session, error) {
 			c, err := pool.Acquire(ctx)
 			if err != nil {

@@ -275,9 +275,9 @@ func (s *Store) Redeem(ctx context.Context, now time.Time, a reset.Activation, n
 // carries. It is true where the users are elsewhere.
 func (s *Store) TransactionUsed(ctx context.Context) bool { return s.sql.TransactionUsed(ctx) }
 
-// Revoke implements [reset.Store]. It joins the transaction in ctx, of
-// storebun.WithTx or of SetPassword. EraseHistory does,
-// and no other method.
+// Revoke implements [reset.Store]. It joins the transaction in ctx: that of
+// storebun.WithTx, or of a SetPassword that a Store on the same path has called.
+// EraseHistory does, and no other method.
 func (s *Store) Revoke(ctx context.Context, now time.Time, userID string, quiet time.Time) error {
 	return s.sql.Revoke(ctx, now, userID, quiet)
 }

@@ -66,17 +66,20 @@ func (s *Store) mailAtOnce(ctx context.Context, c Conn, now time.Time, a reset.A
 	}
 	var q parts
 	user, ms := text(a.UserID), now.UnixMilli()
-	switch query, args := s.binding(a, m); {
-	case !isLeased(m):
+	if isLeased(m) {
+		query, args := s.binding(a, m)
+		q.add(query, args...)
+		q.add(` AND lease = ? AND kind = ? AND `, m.Lease[:], text(string(reset.MailReset)))
+	} else {
 		args := s.mailArgs(*m)
 		q.add(insertMail+` SELECT `+values(len(args))+` FROM DUAL WHERE `, args...)
+	}
+	switch {
+	case !isLeased(m):
 	case m.UserID != "":
-		q.add(query, args...)
-		q.add(` AND lease = ? AND kind = ? AND user_id = ? AND `, m.Lease[:], text(string(reset.MailReset)), user)
+		q.add(`user_id = ? AND `, user)
 	default:
-		q.add(query, args...)
-		q.add(` AND lease = ? AND kind = ? AND user_id IS NULL AND `, m.Lease[:], text(string(reset.MailReset)))
-		q.add(`NOT EXISTS (SELECT 1 FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ?) AND `, s.realm, user, ms)
+		q.add(`user_id IS NULL AND NOT EXISTS (SELECT 1 FROM reset_locks WHERE realm = ? AND user_id = ? AND quiet_until > ?) AND `, s.realm, user, ms)
 		q.add(`(SELECT `+withinBudget+` FROM reset_history WHERE realm = ? AND user_id = ? AND bound > ?) AND `,
 			append(budgetArgs(now, limits), s.realm, user, now.Add(-day).UnixMilli())...)
 	}
